@@ -1,0 +1,123 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is kept on the host, and where: one folder for each container, with one declaration for each part of it.
+
+::
+
+    /var/lib/bare-containers/containers/NAME/   rootfs.json cgroup.json network.json process.json: the declarations
+                                                config.json: the bundle (OCI runtime spec, "bundle")
+                                                etc/ upper/ work/ rootfs/: its own files, and where its root is mounted
+    /var/lib/bare-containers/store/             root file systems, shared
+    /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process
+    /run/netns/NAME                             its network namespace (ip-netns(8))
+    /etc/systemd/system/bare-NAME.service       its unit, under systemd
+
+The rooms (cgroup, network, rootfs, container) know each other's work only by what is written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .converge import Failure, Step
+from .kernel import file
+from .shell import write_file
+
+STATE = Path("/var/lib/bare-containers")
+RUN = Path("/run/bare-containers")
+UNITS = Path("/etc/systemd/system")
+PARTS = ("rootfs", "cgroup", "network", "process")
+LOCK_TIMEOUT = 60.0
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
+
+
+def container_name(value: str) -> str:
+    """``value`` where it can name a container, and so a folder, a unit and a namespace. Raises ValueError."""
+    if not _NAME.fullmatch(value):
+        raise ValueError("up to 64 letters, digits, '_', '.' and '-', beginning with a letter or digit")
+    return value
+
+
+def directory(name: str) -> Path:
+    """The container's folder on disk."""
+    return STATE / "containers" / name
+
+
+def unit(name: str) -> str:
+    """The container's unit name."""
+    return f"bare-{name}.service"
+
+
+def systemd_is_init() -> bool:
+    """Whether PID 1 is systemd, as sd_booted(3) finds out."""
+    return os.path.isdir("/run/systemd/system")
+
+
+@contextlib.contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Holds the container against other runs on this host. Raises Failure naming the holder after LOCK_TIMEOUT seconds."""
+    try:
+        with file.lock(RUN / "lock" / name, timeout=LOCK_TIMEOUT):
+            yield
+    except file.Locked as held:
+        holder = "another process" if held.pid is None else f"process {held.pid}"
+        raise Failure(f"name: {name!r} is being changed by {holder}; nothing was changed.") from None
+
+
+class Declaration:
+    """One part of a container as it was last declared, in normal form: what a later run compares with.
+
+    It is how a container is known to be ours: it is written before anything of that part is made and removed after all of
+    it is gone.
+    """
+
+    def __init__(self, name: str, part: str) -> None:
+        self.path = directory(name) / f"{part}.json"
+        self._part = part
+
+    def read(self) -> dict[str, Any] | None:
+        """The declaration, or None. Raises Failure for a damaged file, OSError."""
+        text = file.read_text(self.path)
+        if text is None:
+            return None
+        try:
+            declaration = json.loads(text)
+        except ValueError:
+            raise Failure(
+                f"{self.path} is not valid JSON; remove it to have the container declared anew."
+            ) from None
+        return dict(declaration)
+
+    def write_step(self, declaration: Mapping[str, Any]) -> Step:
+        """The step that keeps ``declaration`` (plain data)."""
+        text = json.dumps(declaration, indent=2, sort_keys=True) + "\n"
+        return Step(
+            f"{self._part} declaration",
+            write_file(self.path, text),
+            lambda: file.write_atomically(self.path, text, 0o600),
+        )
+
+    def remove_step(self) -> Step:
+        """The step that forgets the part, and the container's folder with its last part."""
+        return Step(
+            f"{self._part} declaration",
+            (f"rm -f {self.path}", f"rmdir --parents --ignore-fail-on-non-empty {self.path.parent}"),
+            self._remove,
+        )
+
+    def _remove(self) -> None:
+        file.remove(self.path)
+        file.remove_empty(self.path.parent, up_to=STATE.parent)
+
+
+def declared_names(part: str) -> list[str]:
+    """The containers of ours that have this part, sorted. Raises OSError."""
+    return sorted(path.parent.name for path in (STATE / "containers").glob(f"*/{part}.json"))

@@ -1,0 +1,186 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all modules share between Ansible and the engine: entries in, outcomes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from . import host
+from .converge import Failure, Outcome, Resource, converge
+from .options import Option, Options
+
+Entry = Mapping[str, Any]
+"""One declaration in normal form."""
+
+NAME = Option("name", required=False, normalise=host.container_name)
+
+_BATCH: dict[str, Any] = {
+    "batch": {"type": "list", "elements": "dict"},
+    "prune": {"type": "bool", "default": False},
+}
+
+
+def run_module(
+    options: Options,
+    part: str,
+    build: Callable[[Sequence[Entry]], Sequence[Resource]],
+    *,
+    validate: Callable[[Sequence[Entry]], None] = lambda entries: None,
+    workers: int = 1,
+    refresh: Callable[[], None] = lambda: None,
+) -> NoReturn:
+    """Runs a converging module: all entries are checked before anything is changed, then converged as one batch.
+
+    ``part`` is the part of a container that the module declares (host.PARTS). ``validate`` raises Failure for entries
+    that can't stand beside each other. ``build`` gives the resources, those of an entry under its name.
+    """
+    module = AnsibleModule(
+        argument_spec={**options.argument_spec(), **_BATCH},
+        mutually_exclusive=[("name", "batch")],
+        required_one_of=[("name", "batch")],
+        supports_check_mode=True,
+    )
+    try:
+        require_root()
+        entries = read_entries(module, options)
+        validate(entries)
+        if module.params["prune"]:
+            entries += _pruned(options, part, entries)
+        outcomes = converge(
+            build(entries), check=module.check_mode, workers=workers, refresh=refresh, lock=host.lock
+        )
+    except Failure as failure:
+        module.fail_json(msg=str(failure))
+    result = describe(outcomes, batch=module.params["batch"] is not None)
+    if "msg" in result:
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+def require_root() -> None:
+    """Raises Failure unless the effective user is root."""
+    if os.geteuid() != 0:
+        raise Failure(
+            f"This needs root and runs as user {os.geteuid()}: set become: true; nothing was changed."
+        )
+
+
+def read_entries(module: AnsibleModule, options: Options) -> list[dict[str, Any]]:
+    """The module's own options as one entry, or its batch, in normal form. Raises Failure."""
+    if module.params["batch"] is None:
+        return [options.normalise({name: module.params[name] for name in options.argument_spec()})]
+    validator = ArgumentSpecValidator(options.argument_spec())
+    entries = [
+        _read_entry(validator, options, number, raw) for number, raw in enumerate(module.params["batch"], 1)
+    ]
+    _refuse_second_name(entries)
+    return entries
+
+
+def _read_entry(
+    validator: ArgumentSpecValidator, options: Options, number: int, raw: Entry
+) -> dict[str, Any]:
+    label = f"batch entry {number} ({raw.get('name', 'without a name')})"
+    checked = validator.validate(dict(raw))
+    if checked.error_messages:
+        raise Failure(f"{label}: {checked.error_messages[0]}; nothing was changed.")
+    if checked.validated_parameters.get("name") is None:
+        raise Failure(f"{label}: name is missing, every entry has one; nothing was changed.")
+    try:
+        return options.normalise(checked.validated_parameters)
+    except Failure as failure:
+        raise Failure(f"{label}: {failure}") from None
+
+
+def _refuse_second_name(entries: Sequence[Entry]) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        if entry["name"] in seen:
+            raise Failure(
+                f"name: {entry['name']!r} is declared twice in the batch, each container takes a name of its own; nothing was changed."
+            )
+        seen.add(entry["name"])
+
+
+def _pruned(options: Options, part: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """An absent entry for every container of ours that the batch does not name."""
+    named = {entry["name"] for entry in entries}
+    defaults = {option.name: option.default for option in options.options}
+    return [
+        options.normalise({**defaults, "name": name, "state": "absent"})
+        for name in host.declared_names(part)
+        if name not in named
+    ]
+
+
+def describe(outcomes: Sequence[Outcome], *, batch: bool) -> dict[str, Any]:
+    """The module's result: ``changed``, ``diff``, ``commands``, and each entry's outcome by name, or the one's own keys."""
+    result: dict[str, Any] = {
+        "changed": any(outcome.changed for outcome in outcomes),
+        "diff": [_diff(outcome) for outcome in outcomes if outcome.before != outcome.after],
+        "commands": list(dict.fromkeys(command for outcome in outcomes for command in outcome.commands)),
+    }
+    errors = [outcome for outcome in outcomes if outcome.error]
+    if errors:
+        result["msg"] = " ".join(f"{outcome.name}: {outcome.error}" for outcome in errors)
+    if batch:
+        result["containers"] = {outcome.name: _entry_result(outcome) for outcome in outcomes}
+    else:
+        for outcome in reversed(outcomes):
+            result.update(outcome.facts)
+    return result
+
+
+def _entry_result(outcome: Outcome) -> dict[str, Any]:
+    result = {
+        **outcome.facts,
+        "changed": outcome.changed,
+        "commands": outcome.commands,
+        "failed": bool(outcome.error),
+    }
+    if outcome.error:
+        result["msg"] = outcome.error
+    return result
+
+
+def _diff(outcome: Outcome) -> dict[str, str]:
+    return {
+        "before_header": f"{outcome.name} (actual)",
+        "after_header": f"{outcome.name} (declared)",
+        "before": as_yaml(outcome.before),
+        "after": as_yaml(outcome.after),
+    }
+
+
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
+_WORDS_WITH_MEANING = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+
+
+def as_yaml(value: Any, indent: str = "") -> str:
+    """Plain data as block YAML, for diffs: the managed host need not have a YAML library."""
+    if isinstance(value, Mapping) and value:
+        return "".join(f"{indent}{_scalar(key)}:{_nested(item, indent)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)) and value:
+        return "".join(f"{indent}-{_nested(item, indent)}" for item in value)
+    return f"{indent}{_scalar(value)}\n"
+
+
+def _nested(value: Any, indent: str) -> str:
+    if isinstance(value, (Mapping, list, tuple)) and value:
+        return "\n" + as_yaml(value, indent + "  ")
+    return f" {_scalar(value)}\n"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS_WITH_MEANING:
+        return value
+    return json.dumps(value, ensure_ascii=True)
