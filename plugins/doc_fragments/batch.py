@@ -1,0 +1,26 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The two options by which every module converges many containers in one task."""
+
+    DOCUMENTATION = r"""
+options:
+  batch:
+    description:
+      - Sets of this module's own options, each with a O(name), converged together in one task.
+      - All of them are checked before anything is changed. When one fails later, the others are still converged; the task
+        then fails and RV(ignore:containers) says what became of each.
+      - Mutually exclusive with O(name).
+    type: list
+    elements: dict
+  prune:
+    description:
+      - Makes O(batch) the whole truth for what this module declares, so that containers of this collection which it does
+        not name are treated as if they were listed with O(ignore:state=absent).
+    type: bool
+    default: false
+"""
