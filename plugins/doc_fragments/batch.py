@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The two options by which every module converges many containers in one task."""
+    """The option by which every module converges many containers in one task."""
 
     DOCUMENTATION = r"""
 options:
@@ -17,10 +17,4 @@ options:
       - Mutually exclusive with O(name).
     type: list
     elements: dict
-  prune:
-    description:
-      - Makes O(batch) the whole truth for what this module declares, so that containers of this collection which it does
-        not name are treated as if they were listed with O(ignore:state=absent).
-    type: bool
-    default: false
 """

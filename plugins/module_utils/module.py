@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -23,25 +23,21 @@ Entry = Mapping[str, Any]
 
 NAME = Option("name", required=False, normalise=host.container_name)
 
-_BATCH: dict[str, Any] = {
-    "batch": {"type": "list", "elements": "dict"},
-    "prune": {"type": "bool", "default": False},
-}
+_BATCH: dict[str, Any] = {"batch": {"type": "list", "elements": "dict"}}
 
 
 def run_module(
     options: Options,
-    part: str,
     build: Callable[[Sequence[Entry]], Sequence[Resource]],
     *,
     validate: Callable[[Sequence[Entry]], None] = lambda entries: None,
     workers: int = 1,
     refresh: Callable[[], None] = lambda: None,
-) -> NoReturn:
+) -> None:
     """Runs a converging module: all entries are checked before anything is changed, then converged as one batch.
 
-    ``part`` is the part of a container that the module declares (host.PARTS). ``validate`` raises Failure for entries
-    that can't stand beside each other. ``build`` gives the resources, those of an entry under its name.
+    ``validate`` raises Failure for entries that can't stand beside each other. ``build`` gives the resources, those of an
+    entry under its name.
     """
     module = AnsibleModule(
         argument_spec={**options.argument_spec(), **_BATCH},
@@ -53,17 +49,15 @@ def run_module(
         require_root()
         entries = read_entries(module, options)
         validate(entries)
-        if module.params["prune"]:
-            entries += _pruned(options, part, entries)
         outcomes = converge(
             build(entries), check=module.check_mode, workers=workers, refresh=refresh, lock=host.lock
         )
     except Failure as failure:
         module.fail_json(msg=str(failure))
+        return
     result = describe(outcomes, batch=module.params["batch"] is not None)
-    if "msg" in result:
-        module.fail_json(**result)
-    module.exit_json(**result)
+    finish = module.fail_json if "msg" in result else module.exit_json
+    finish(**result)
 
 
 def require_root() -> None:
@@ -109,17 +103,6 @@ def _refuse_second_name(entries: Sequence[Entry]) -> None:
                 f"name: {entry['name']!r} is declared twice in the batch, each container takes a name of its own; nothing was changed."
             )
         seen.add(entry["name"])
-
-
-def _pruned(options: Options, part: str, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """An absent entry for every container of ours that the batch does not name."""
-    named = {entry["name"] for entry in entries}
-    defaults = {option.name: option.default for option in options.options}
-    return [
-        options.normalise({**defaults, "name": name, "state": "absent"})
-        for name in host.declared_names(part)
-        if name not in named
-    ]
 
 
 def describe(outcomes: Sequence[Outcome], *, batch: bool) -> dict[str, Any]:
