@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The engine: read, plan, apply, read again.
 
-A *resource* is one thing on the host that a declaration describes: a cgroup, a network namespace, a process. It knows
-how to read itself from the kernel, what it should be, and which steps lead there. Everything else is decided here, once:
-check mode, the diff, the list of commands, batches, locks, and the proof that what was applied has held.
+A *resource* is one thing on the host that a declaration describes: a cgroup, a network namespace, a process.
+It knows how to read itself from the kernel, what it should be, and which steps lead there. Everything else is
+decided here, once: check mode, the diff, the list of commands, batches, locks, and the proof that what was
+applied has held.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 State = Mapping[str, Any]
-"""What a resource is: plain data (str, int, bool, None, list, dict), the same shape for actual and expected."""
+"""What a resource is: plain data (str, int, bool, None, list, dict), the same shape for actual and
+expected."""
 
 
 class Failure(Exception):
@@ -39,11 +41,12 @@ class Needs(enum.IntEnum):
 class Step:
     """One change, atomic: ``apply`` has done all of it or, when it raises, nothing of it.
 
-    ``changes`` names the setting as the state does; ``commands`` are the shell commands a person would type for it,
-    in order. ``apply`` raises Failure or OSError.
+    ``changes`` names the setting as the state does; ``commands`` are the shell commands a person would type
+    for it, in order. ``apply`` raises Failure or OSError.
 
-    Steps of a batch that carry the same ``shared`` name are one act (a daemon-reload, one firewall transaction): it is
-    done once, by the first of them, when every entry that has it planned has come that far.
+    Steps of a batch that carry the same ``shared`` name are one act (a daemon-reload, one firewall
+    transaction): it is done once, by the first of them, when every entry that has it planned has come that
+    far.
     """
 
     changes: str
@@ -103,11 +106,13 @@ def converge(
     refresh: Callable[[], None] = lambda: None,
     lock: Lock = lambda name: contextlib.nullcontext(),
 ) -> list[Outcome]:
-    """Brings every resource to its declared state and proves it; returns one outcome for each, in the order given.
+    """Brings every resource to its declared state and proves it; returns one outcome for each, in the order
+    given.
 
-    ``refresh`` is called before every reading of the batch, for what the resources read together (one netlink dump for
-    all). ``lock`` is held by name while a resource is changed; a converged resource is only read, and takes none.
-    ``workers`` is how many resources may be read or changed at a time. One that fails does not stop the others.
+    ``refresh`` is called before every reading of the batch, for what the resources read together (one netlink
+    dump for all). ``lock`` is held by name while a resource is changed; a converged resource is only read,
+    and takes none. ``workers`` is how many resources may be read or changed at a time. One that fails does
+    not stop the others.
     """
     with _pool(workers) as each:
         runs = [_Run(resource) for resource in resources]
@@ -190,7 +195,8 @@ _Each = Callable[[Callable[[_Run], None], Sequence[_Run]], None]
 
 
 def _apply(runs: Sequence[_Run], each: _Each) -> None:
-    """Runs every queue to its end: each entry's own steps freely, a shared step once for all who wait for it."""
+    """Runs every queue to its end: each entry's own steps freely, a shared step once for all who wait for
+    it."""
     while True:
         each(_Run.run_until_shared, runs)
         waiting = [run for run in runs if run.queue and not run.outcome.error]

@@ -1,13 +1,15 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is kept on the host, and where: one folder for each container, with one declaration for each part of it.
+"""What is kept on the host, and where: one folder for each container, with one declaration for each part of
+it.
 
 ::
 
-    /var/lib/bare-containers/containers/NAME/   rootfs.json cgroup.json network.json process.json: the declarations
+    /var/lib/bare-containers/containers/NAME/   rootfs.json cgroup.json network.json process.json
                                                 config.json: the bundle (OCI runtime spec, "bundle")
-                                                etc/ upper/ work/ rootfs/: its own files, and where its root is mounted
+                                                etc/ upper/ work/ rootfs/: its own files, and where its root
+                                                is mounted
     /var/lib/bare-containers/store/             root file systems, shared
     /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process
     /run/netns/NAME                             its network namespace (ip-netns(8))
@@ -63,7 +65,8 @@ def systemd_is_init() -> bool:
 
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Holds the container against other runs on this host. Raises Failure naming the holder after LOCK_TIMEOUT seconds."""
+    """Holds the container against other runs on this host. Raises Failure naming the holder after
+    LOCK_TIMEOUT seconds."""
     try:
         with file.lock(RUN / "lock" / name, timeout=LOCK_TIMEOUT):
             yield
@@ -75,8 +78,8 @@ def lock(name: str) -> Iterator[None]:
 class Declaration:
     """One part of a container as it was last declared, in normal form: what a later run compares with.
 
-    It is how a container is known to be ours: it is written before anything of that part is made and removed after all of
-    it is gone.
+    It is how a container is known to be ours: it is written before anything of that part is made and removed
+    after all of it is gone.
     """
 
     def __init__(self, name: str, part: str) -> None:

@@ -16,7 +16,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from . import host
 from .converge import Failure, Outcome, Resource, converge
-from .options import Option, Options
+from .options import Option, Options, unique
 
 Entry = Mapping[str, Any]
 """One declaration in normal form."""
@@ -34,10 +34,10 @@ def run_module(
     workers: int = 1,
     refresh: Callable[[], None] = lambda: None,
 ) -> None:
-    """Runs a converging module: all entries are checked before anything is changed, then converged as one batch.
+    """Runs a converging module: all entries are checked before anything is changed, then converged together.
 
-    ``validate`` raises Failure for entries that can't stand beside each other. ``build`` gives the resources, those of an
-    entry under its name.
+    ``validate`` raises Failure for entries that can't stand beside each other. ``build`` gives the resources,
+    those of an entry under its name.
     """
     module = AnsibleModule(
         argument_spec={**options.argument_spec(), **_BATCH},
@@ -48,6 +48,7 @@ def run_module(
     try:
         require_root()
         entries = read_entries(module, options)
+        unique(entries, "name")
         validate(entries)
         outcomes = converge(
             build(entries), check=module.check_mode, workers=workers, refresh=refresh, lock=host.lock
@@ -73,11 +74,9 @@ def read_entries(module: AnsibleModule, options: Options) -> list[dict[str, Any]
     if module.params["batch"] is None:
         return [options.normalise({name: module.params[name] for name in options.argument_spec()})]
     validator = ArgumentSpecValidator(options.argument_spec())
-    entries = [
+    return [
         _read_entry(validator, options, number, raw) for number, raw in enumerate(module.params["batch"], 1)
     ]
-    _refuse_second_name(entries)
-    return entries
 
 
 def _read_entry(
@@ -95,18 +94,8 @@ def _read_entry(
         raise Failure(f"{label}: {failure}") from None
 
 
-def _refuse_second_name(entries: Sequence[Entry]) -> None:
-    seen: set[str] = set()
-    for entry in entries:
-        if entry["name"] in seen:
-            raise Failure(
-                f"name: {entry['name']!r} is declared twice in the batch, each container takes a name of its own; nothing was changed."
-            )
-        seen.add(entry["name"])
-
-
 def describe(outcomes: Sequence[Outcome], *, batch: bool) -> dict[str, Any]:
-    """The module's result: ``changed``, ``diff``, ``commands``, and each entry's outcome by name, or the one's own keys."""
+    """The module's result: ``changed``, ``diff``, ``commands``, and what became of each entry by name."""
     result: dict[str, Any] = {
         "changed": any(outcome.changed for outcome in outcomes),
         "diff": [_diff(outcome) for outcome in outcomes if outcome.before != outcome.after],

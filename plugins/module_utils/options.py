@@ -1,7 +1,8 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options: each is declared once, and argument spec, normal form and comparison all come from that declaration."""
+"""Options: each is declared once, and argument spec, normal form and comparison all come from that
+declaration."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ from .converge import Failure
 class Option:
     """One option of a module.
 
-    ``normalise`` takes a value as Ansible's type check left it and returns the one plain form that all its spellings share
-    (``256M`` and ``268435456`` give 268435456); it raises ValueError saying what is accepted, as in
-    ``a number of bytes such as 256M``. ``compare`` says what makes two values equal: ``list`` minds the order, ``set``
-    neither order nor repetition. What steers a single run only is not ``declared``: no part of the declaration that is kept.
+    ``normalise`` takes a value as Ansible's type check left it and returns the one plain form that all its
+    spellings share (``256M`` and ``268435456`` give 268435456); it raises ValueError saying what is accepted,
+    as in ``a number of bytes such as 256M``. ``compare`` says what makes two values equal: ``list`` minds the
+    order, ``set`` neither order nor repetition. What steers a single run only is not ``declared``: no part of
+    the declaration that is kept.
     """
 
     name: str
@@ -74,7 +76,8 @@ class Options:
         return {option.name: option.spec() for option in self.options}
 
     def normalise(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The declaration in normal form: every option that has a value. Raises Failure for the first bad one."""
+        """The declaration in normal form: every option that has a value. Raises Failure for the first bad
+        one."""
         return {
             option.name: option.normal(parameters[option.name])
             for option in self.options
@@ -82,7 +85,8 @@ class Options:
         }
 
     def declaration(self, normal: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of a normalised declaration that is kept on the host: all but the options of a single run."""
+        """The part of a normalised declaration that is kept on the host: all but the options of a single
+        run."""
         kept = {option.name for option in self.options if option.declared}
         return {name: value for name, value in normal.items() if name in kept}
 
@@ -100,7 +104,8 @@ _UNITS = " KMGTP"
 
 
 def size(value: Any) -> int:
-    """Bytes from ``256M``, ``1.5G``, ``64KiB`` or a plain number; units are powers of 1024, as the kernel and podman count."""
+    """Bytes from ``256M``, ``1.5G``, ``64KiB`` or a plain number; units are powers of 1024, as the kernel and
+    podman count."""
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a number of bytes such as 268435456, 256M or 1.5G")
@@ -116,8 +121,8 @@ def unique(entries: Sequence[Mapping[str, Any]], option: str) -> None:
         if value is None:
             continue
         if value in seen:
+            who = f" by {seen[value]} and {entry['name']}" if seen[value] != entry["name"] else ""
             raise Failure(
-                f"{option}: {value!r} is declared twice, by {seen[value]} and {entry['name']}; it takes a value of its own for "
-                "each container; nothing was changed."
+                f"{option}: {value!r} is declared twice{who}, each container takes its own; nothing was changed."
             )
         seen[value] = entry["name"]

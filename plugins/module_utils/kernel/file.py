@@ -1,7 +1,8 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files, written so that a reader or a crash never sees half of one, and locks that the kernel releases with the process."""
+"""Files, written so that a reader or a crash never sees half of one, and locks that the kernel releases with
+the process."""
 
 from __future__ import annotations
 
@@ -23,10 +24,11 @@ def read_text(path: Path) -> str | None:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Writes ``text`` so that the path holds the old content or the new, also after a power cut; makes the parents.
+    """Writes ``text`` so that the path holds the old content or the new, also after a power cut; makes the
+    parents.
 
-    Written beside, fsync, rename, fsync of the folder (rename(2), fsync(2)). The name beside is fixed, ``.NAME.new``: what a
-    killed writer left is overwritten by the next. Raises OSError.
+    Written beside, fsync, rename, fsync of the folder (rename(2), fsync(2)). The name beside is fixed,
+    ``.NAME.new``: what a killed writer left is overwritten by the next. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.new"
@@ -86,8 +88,8 @@ class Locked(Exception):
 def lock(path: Path, *, timeout: float) -> Iterator[None]:
     """Holds an exclusive lock (flock(2)) on ``path``, which exists only as long as it is held.
 
-    Waits ``timeout`` seconds at most, then raises Locked. The file goes with the lock, so who gets it checks that the path
-    still names the file that was locked.
+    Waits ``timeout`` seconds at most, then raises Locked. The file goes with the lock, so who gets it checks
+    that the path still names the file that was locked.
     """
     deadline = time.monotonic() + timeout
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +126,8 @@ def _names(path: Path, descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> int | None:
-    """The PID in the line of /proc/locks that has our inode: ``1: FLOCK ADVISORY WRITE 123 00:1a:456 0 EOF`` (proc(5))."""
+    """The PID in the line of /proc/locks that has our inode: ``1: FLOCK ADVISORY WRITE 123 00:1a:456 0 EOF``
+    (proc(5))."""
     inode = os.fstat(descriptor).st_ino
     for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
         fields = line.split()
