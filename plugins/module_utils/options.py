@@ -123,6 +123,6 @@ def unique(entries: Sequence[Mapping[str, Any]], option: str) -> None:
         if value in seen:
             who = f" by {seen[value]} and {entry['name']}" if seen[value] != entry["name"] else ""
             raise Failure(
-                f"{option}: {value!r} is declared twice{who}, each container takes its own; nothing was changed."
+                f"{option}: {value!r} is declared twice{who}, each takes its own; nothing was changed."
             )
         seen[value] = entry["name"]
