@@ -1,0 +1,68 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cache directory, its locks, and the keys that everything in it shares."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from progress import run, say
+
+
+def root() -> Path:
+    default = Path.home() / ".cache/bare-containers-testhost"
+    path = Path(os.environ.get("BARE_TESTHOST_CACHE") or default).absolute()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def locked(path: Path, why: str) -> Iterator[None]:
+    """Hold an exclusive flock(2) on `path`.lock; says so when another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting until another process has finished {why}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The key that logs in to every test host, and the key every test host shows: one pair each per cache."""
+
+    directory: Path
+
+    HOST_ALIAS = "bare-testhost"
+
+    @property
+    def identity(self) -> Path:
+        return self.directory / "id_ed25519"
+
+    @property
+    def host_key(self) -> Path:
+        return self.directory / "ssh_host_ed25519_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+
+def keys() -> Keys:
+    made = Keys(root() / "keys")
+    with locked(made.directory, "making ssh keys"):
+        made.directory.mkdir(exist_ok=True)
+        for key, comment in ((made.identity, "testhost-user"), (made.host_key, Keys.HOST_ALIAS)):
+            if not key.exists():
+                run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", key])
+        public = made.host_key.with_suffix(".pub").read_text()
+        made.known_hosts.write_text(f"{Keys.HOST_ALIAS} {public}")
+    return made
