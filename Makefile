@@ -38,7 +38,7 @@ site: $(READY) ## bring a test host up, provision the sample containers on it, a
 
 .PHONY: test
 test: $(READY) ## everything below, with a summary at the end
-	tests/phases lint,unit,kernel testhost,molecule
+	python tests/phases.py lint,unit,kernel testhost,molecule
 
 .PHONY: lint
 lint: $(LINTERS:%=lint-%) ## every linter; one of them alone is lint-NAME
@@ -117,7 +117,7 @@ lint-ansible-lint: copy
 	ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/build/collection ansible-lint
 
 lint-sanity: copy
-	python tests/sanity/run $(COPY)
+	python tests/sanity/run.py $(COPY)
 
 # What everything needs
 

@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Run targets of the Makefile: `tests/phases lint,unit,kernel testhost,molecule`.
+"""Run targets of the Makefile: `python tests/phases.py lint,unit,kernel testhost,molecule`.
 
 Each argument is a lane; the targets in a lane run one after the other, the lanes at the same time. The log of a
 target is printed when it is over and stays in build/logs; the end is a summary with durations and with every test

@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""Run `ansible-test sanity` without a container engine: `tests/sanity/run COLLECTION [ARGUMENT...]`.
+"""Run `ansible-test sanity` without a container engine: `python tests/sanity/run.py COLLECTION [ARGUMENT...]`.
 
 COLLECTION is a copy of the collection at `.../ansible_collections/bare/containers`, the only layout that
 ansible-test accepts; the arguments go to ansible-test. It makes a virtual environment for each of its tests, and
