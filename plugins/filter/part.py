@@ -59,9 +59,13 @@ def part(declared: list[dict], part: str, gone: Sequence[str] = ()) -> list[dict
     declaration."""
     for container in declared:
         if "name" not in container:
-            raise AnsibleFilterError(f"containers_declared: {container!r} has no name, each container takes one.")
+            raise AnsibleFilterError(
+                f"containers_declared: {container!r} has no name, each container takes one."
+            )
     if part == "checks":
-        return [{"name": container["name"], **check} for container in declared for check in _checks(container)]
+        return [
+            {"name": container["name"], **check} for container in declared for check in _checks(container)
+        ]
     if part not in UNDECLARED:
         accepted = ", ".join([*UNDECLARED, "checks"])
         raise AnsibleFilterError(f"part: {part!r} is not a part of a container, it takes one of {accepted}.")

@@ -8,9 +8,18 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.bare.containers.plugins.filter.part import part
 
 DECLARED = [
-    {"name": "web", "network": {"address": "10.200.0.2/24"}, "checks": [{"command": ["true"]}, {"command": ["id"]}]},
+    {
+        "name": "web",
+        "network": {"address": "10.200.0.2/24"},
+        "checks": [{"command": ["true"]}, {"command": ["id"]}],
+    },
     {"name": "worker", "cgroup": {"pids_max": 3}},
-    {"name": "old", "state": "absent", "network": {"address": "10.200.0.2/24"}, "checks": [{"command": ["true"]}]},
+    {
+        "name": "old",
+        "state": "absent",
+        "network": {"address": "10.200.0.2/24"},
+        "checks": [{"command": ["true"]}],
+    },
 ]
 
 
@@ -32,12 +41,18 @@ def test_every_present_container_has_a_cgroup() -> None:
 
 
 def test_each_check_of_a_present_container_is_an_entry() -> None:
-    assert part(DECLARED, "checks") == [{"name": "web", "command": ["true"]}, {"name": "web", "command": ["id"]}]
+    assert part(DECLARED, "checks") == [
+        {"name": "web", "command": ["true"]},
+        {"name": "web", "command": ["id"]},
+    ]
 
 
 @pytest.mark.parametrize(
     ("declared", "wanted", "sentence"),
-    [([{"network": {}}], "network", "has no name"), (DECLARED, "netwrok", "it takes one of rootfs, cgroup, network")],
+    [
+        ([{"network": {}}], "network", "has no name"),
+        (DECLARED, "netwrok", "it takes one of rootfs, cgroup, network"),
+    ],
 )
 def test_what_is_no_declaration_is_refused_by_name(declared: list, wanted: str, sentence: str) -> None:
     with pytest.raises(AnsibleFilterError, match=sentence):
