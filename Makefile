@@ -96,7 +96,7 @@ lint-yamllint: copy
 
 lint-shellcheck: copy
 	cd $(COPY)
-	git ls-files --others --exclude-standard | xargs -d '\n' awk 'FNR == 1 && /^#!.*sh$$/ {print FILENAME}' \
+	git ls-files --others --exclude-standard | xargs -d '\n' awk 'FNR == 1 && /^#!.*[\/ ](ba|da)?sh( |$$)/ {print FILENAME}' \
 	| xargs -d '\n' shellcheck
 
 lint-reuse: $(READY)
@@ -114,7 +114,7 @@ lint-build: copy
 
 lint-ansible-lint: copy
 	cd $(COPY)
-	ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/build/collection ansible-lint
+	ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/build/collection ansible-lint --nocolor
 
 lint-sanity: copy
 	python tests/sanity/run.py $(COPY)
