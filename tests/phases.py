@@ -1,8 +1,8 @@
 """Run targets of the Makefile: `python tests/phases.py lint,unit,kernel testhost,molecule`.
 
-Each argument is a lane; the targets in a lane run one after the other, the lanes at the same time. The log of a
-target is printed when it is over and stays in build/logs; the end is a summary with durations and with every test
-that was skipped. The exit code is 1 if any target failed; none keeps the others from running.
+Each argument is a lane; the targets in a lane run one after the other, the lanes at the same time. The log
+of a target is printed when it is over and stays in build/logs; the end is a summary with durations and with
+every test that was skipped. The exit code is 1 if any target failed; none keeps the others from running.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 LOGS = Path("build/logs")
@@ -33,13 +34,17 @@ class Phase:
     skips: tuple[str, ...]
 
 
+def run_lane(names: list[str]) -> list[Phase]:
+    return [run(name) for name in names]
+
+
 def run(name: str) -> Phase:
     """Run one target and print its log."""
     log = LOGS / f"{name}.log"
     say(f"--- {name} has started")
     start = time.monotonic()
     with log.open("wb") as output:
-        make = [os.environ.get("MAKE", "make"), "--no-print-directory", "--keep-going", name]
+        make = ["make", "--no-print-directory", "--keep-going", name]
         done = subprocess.run(make, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     seconds = time.monotonic() - start
     text = log.read_text(encoding="utf-8", errors="replace")
@@ -63,13 +68,16 @@ def main() -> int:
     lanes = [argument.split(",") for argument in sys.argv[1:]]
     start = time.monotonic()
     with ThreadPoolExecutor(len(lanes)) as pool:
-        phases = [phase for lane in pool.map(lambda lane: [run(name) for name in lane], lanes) for phase in lane]
+        try:
+            phases = list(chain.from_iterable(pool.map(run_lane, lanes)))
+        except KeyboardInterrupt:
+            os._exit(130)  # the terminal has told the phases as well; none is to start after them
     total = Phase("all", all(phase.passed for phase in phases), time.monotonic() - start, ())
     for phase in phases:
         for skip in phase.skips:
             say(f"{phase.name}: {skip}")
     for phase in [*phases, total]:
-        say(f"{phase.name:<10}{verdict(phase)}")
+        say(f"{phase.name:<12}{verdict(phase)}")
     return 0 if total.passed else 1
 
 

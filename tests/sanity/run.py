@@ -1,9 +1,9 @@
-"""Run `ansible-test sanity` without a container engine: `python tests/sanity/run.py COLLECTION [ARGUMENT...]`.
+"""Run `ansible-test sanity` without a container engine: `run.py COLLECTION [ARGUMENT...]`.
 
 COLLECTION is a copy of the collection at `.../ansible_collections/bare/containers`, the only layout that
-ansible-test accepts; the arguments go to ansible-test. It makes a virtual environment for each of its tests, and
-to put pip there it downloads get-pip from a host of its own; here the wheel of pip comes from the package index
-like everything else, through a stand-in of get-pip that is put where ansible-test keeps the downloaded one.
+ansible-test accepts; the arguments go to ansible-test. For each of its tests it makes a virtual environment,
+and to put pip there it downloads get-pip from a host of its own. Here pip comes from the package index like
+everything else: its wheel, and a stand-in of get-pip, are put where ansible-test keeps what it downloads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import runpy
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).with_name("{wheel}")))
-sys.argv = ["pip", "install"] + [word for word in sys.argv[1:] if word not in ("--no-setuptools", "--no-wheel")]
+no_such = ("--no-setuptools", "--no-wheel")
+sys.argv = ["pip", "install"] + [word for word in sys.argv[1:] if word not in no_such]
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 '''
 
@@ -49,7 +50,7 @@ def provide_get_pip(version: str) -> None:
 
 
 def search_path() -> str:
-    """PATH with the interpreters that pyenv has built in place of its shims, which ansible-test cannot run."""
+    """PATH with the interpreters of pyenv in place of its shims, which ansible-test cannot run."""
     here = [str(Path(sys.executable).parent)]
     path = [folder for folder in os.environ["PATH"].split(":") if not folder.endswith("/.pyenv/shims")]
     built = sorted(str(folder) for folder in Path.home().glob(".pyenv/versions/*/bin"))
