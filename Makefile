@@ -12,6 +12,8 @@ VENV := $(CURDIR)/.venv
 VENV39 := $(CURDIR)/.venv39
 READY := $(VENV)/.ready
 READY39 := $(VENV39)/.ready
+# Where Ansible and the tests find the working tree as a collection.
+LINK := .collections/ansible_collections/bare/containers
 # A copy of the working tree in the layout that the tools for collections ask for.
 COPY := $(CURDIR)/build/collection/ansible_collections/bare/containers
 
@@ -137,8 +139,7 @@ $(READY): requirements/ansible.txt requirements/lint.txt requirements/test.txt r
 	test -x $(VENV)/bin/python || $(or $(PYTHON),$(error Python 3.11 or later is needed)) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(foreach purpose,ansible lint test,-r requirements/$(purpose).txt) \
 		-c requirements/constraints.txt
-	mkdir -p .collections/ansible_collections/bare
-	ln -sfn ../../.. .collections/ansible_collections/bare/containers
+	test -L $(LINK) || { rm -rf $(LINK); mkdir -p $(dir $(LINK)); ln -s ../../.. $(LINK); }
 	touch $@
 
 # On Python 3.9 a managed host has no ansible-core, only the module_utils that come with each module.
