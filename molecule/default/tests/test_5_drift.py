@@ -1,0 +1,143 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A second run writes nothing, check mode tells the truth, drift is repaired and the rest left alone."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+OURS = (
+    "/etc/systemd/system",
+    "/var/lib/bare-containers",
+    "/run/bare-containers",
+    "/run/netns",
+    "/usr/local/lib",
+)
+RUNNING = ("web", "worker", "stubborn", "bare")
+
+
+@pytest.fixture
+def pids(container):
+    return lambda: {name: container(name).pid for name in RUNNING}
+
+
+@contextlib.contextmanager
+def nothing_written(host):
+    """Fails when a file of ours, a link, address, route or rule is written meanwhile."""
+    host.check_output("touch /run/before")
+    for name, command in (("links", "ip -all-netns monitor all"), ("rules", "nft monitor")):
+        host.check_output(
+            f"systemd-run --quiet --collect --unit=monitor-{name}"
+            f" --property=StandardOutput=truncate:/run/monitor-{name} {command}"
+        )
+    yield
+    found = host.check_output(f"find {' '.join(OURS)} -newer /run/before")
+    host.check_output("systemctl stop monitor-links monitor-rules")
+    assert found == ""
+    neighbours = ("STALE", "REACHABLE", "DELAY", "PROBE", "FAILED", "INCOMPLETE")
+    links = [line for line in host.check_output("cat /run/monitor-links").splitlines() if line.strip()]
+    assert [
+        line for line in links if not line.rstrip().endswith(neighbours) and "nsid" not in line[:12]
+    ] == []
+    assert host.check_output("cat /run/monitor-rules") == ""
+
+
+def test_a_second_run_changes_nothing_and_writes_nothing(host, play, pids):
+    before = pids()
+    with nothing_written(host):
+        run = play()
+    assert run.changed == []
+    assert [result["commands"] for result in run.ours if "commands" in result and result["changed"]] == []
+    assert pids() == before
+
+
+def test_check_mode_tells_exactly_what_the_run_then_changes(host, play, pids, declare):
+    changed = declare(
+        "web",
+        cgroup={"memory_max": "300M"},
+        network={"bridge": "bare0", "address": "10.200.0.22/24", "nat": True, "publish": ["8088:80"]},
+        process={
+            "command": ["sh", "-c", "echo changed > /tmp/index.html; exec httpd -f -p 80 -h /tmp"],
+            "hostname": "web.example",
+        },
+    )
+    changed = [{**one, "checks": []} for one in changed]
+    before = pids()
+    with nothing_written(host):
+        foretold = play(declared=changed, check=True)
+    assert pids() == before
+    done = play(declared=changed)
+    assert (
+        foretold.changed
+        == done.changed
+        == [
+            f"bare.containers.containers : Converge the {part}"
+            for part in ("cgroups", "networks", "processes")
+        ]
+    )
+    assert foretold.differences == done.differences
+    assert [result["commands"] for result in foretold.ours if "commands" in result] == [
+        result["commands"] for result in done.ours if "commands" in result
+    ]
+    assert {name: pid for name, pid in pids().items() if name != "web"} == {
+        name: pid for name, pid in before.items() if name != "web"
+    }
+    assert pids()["web"] != before["web"]
+    assert host.check_output("curl --silent --fail --max-time 20 http://203.0.113.1:8088/") == "changed"
+    play()
+    assert play().changed == []
+
+
+DRIFT = {
+    "a limit rewritten": (
+        "echo 100000000 > /sys/fs/cgroup/system.slice/bare-web.service/memory.max",
+        "cgroups",
+        "web",
+    ),
+    "a veth deleted": ("ip -n web link delete eth0", "networks", "web"),
+    "an address taken away": ("ip -n stubborn address flush dev eth0", "networks", "stubborn"),
+    "the rules flushed": ("nft flush ruleset", "networks", None),
+    "a process killed": ("systemctl kill --signal=KILL bare-bare.service", "processes", "bare"),
+    "a unit edited": (
+        "sed -i 's/^Restart=.*/Restart=no/' /etc/systemd/system/bare-web.service && systemctl daemon-reload",
+        "processes",
+        "web",
+    ),
+    "a unit disabled": ("systemctl disable --quiet bare-worker.service", "processes", "worker"),
+}
+
+
+@pytest.mark.parametrize("drift", DRIFT)
+def test_drift_is_reported_and_repaired_and_the_rest_is_left_alone(
+    host, play, pids, container, eventually, drift
+):
+    command, part, name = DRIFT[drift]
+    before = pids()
+    links = {one: host.check_output("ip -n %s -json link show eth0", one) for one in ("web", "stubborn")}
+    host.check_output(command)
+    if name == "bare":
+        eventually(
+            lambda: host.run("systemctl is-active bare-bare.service").stdout.strip() in ("failed", "inactive")
+        )
+    task = f"bare.containers.containers : Converge the {part}"
+    reported = play(check=True)
+    assert reported.changed == [task]
+    assert reported.differences, "the diff tells what differs"
+    assert all(name is None or f" {name} " in f" {title} " for title in reported.differences)
+    repaired = play()
+    assert repaired.changed == [task]
+    assert repaired.differences == reported.differences
+    after = pids()
+    if drift == "a process killed":
+        assert after.pop("bare") != before.pop("bare")
+    assert after == before
+    for one in {"web", "stubborn"} - {name}:
+        assert host.check_output("ip -n %s -json link show eth0", one) == links[one]
+    assert play().changed == []
+    assert (
+        host.check_output("curl --silent --fail --max-time 20 http://203.0.113.1:8080/")
+        == "hello from web.example"
+    )
