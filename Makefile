@@ -50,7 +50,7 @@ unit: $(READY) $(if $(PYTHON39),$(READY39)) ## logic, without root; also on Pyth
 	pytest tests/unit
 ifneq ($(PYTHON39),)
 	echo "On Python 3.9, the oldest of a managed host:"
-	PYTHONPATH=build/managed $(VENV39)/bin/pytest tests/unit/plugins/module_utils
+	$(VENV39)/bin/pytest tests/unit/plugins/module_utils
 else
 	echo "SKIPPED [1] tests/unit on Python 3.9: there is no such interpreter here; ruff and mypy check the syntax"
 endif
@@ -142,11 +142,13 @@ $(READY): requirements/ansible.txt requirements/lint.txt requirements/test.txt r
 	test -L $(LINK) || { rm -rf $(LINK); mkdir -p $(dir $(LINK)); ln -s ../../.. $(LINK); }
 	touch $@
 
-# On Python 3.9 a managed host has no ansible-core, only the module_utils that come with each module.
+# On Python 3.9 there is no such ansible-core, but a managed host has its module_utils, which come with each module.
 $(READY39): requirements/python39.txt $(READY)
 	test -x $(VENV39)/bin/python || $(PYTHON39) -m venv $(VENV39)
 	$(VENV39)/bin/pip install --quiet -r $<
-	mkdir -p build/managed/ansible
-	ln -sfn "$$($(VENV)/bin/python -c 'import ansible, os; print(os.path.dirname(ansible.__file__))')/module_utils" \
-		build/managed/ansible/module_utils
+	ansible=$$($(VENV)/bin/python -c 'import ansible; print(*ansible.__path__)')
+	mkdir -p $(VENV39)/lib/python3.9/site-packages/ansible
+	cd $(VENV39)/lib/python3.9/site-packages/ansible
+	touch __init__.py
+	ln -sfn "$$ansible/module_utils" module_utils
 	touch $@
