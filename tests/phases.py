@@ -45,7 +45,8 @@ def run(name: str) -> Phase:
     start = time.monotonic()
     with log.open("wb") as output:
         make = ["make", "--no-print-directory", "--keep-going", name]
-        done = subprocess.run(make, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        null = subprocess.DEVNULL
+        done = subprocess.run(make, stdin=null, stdout=output, stderr=subprocess.STDOUT, check=False)
     seconds = time.monotonic() - start
     text = log.read_text(encoding="utf-8", errors="replace")
     phase = Phase(name, done.returncode == 0, seconds, tuple(dict.fromkeys(SKIP.findall(text))))

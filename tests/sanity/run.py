@@ -62,7 +62,8 @@ def main() -> int:
     for version in pip_versions():
         provide_get_pip(version)
     command = ["ansible-test", "sanity", "--local", "--color", "no", *arguments]
-    return subprocess.run(command, cwd=collection, env={**os.environ, "PATH": search_path()}).returncode
+    environment = {**os.environ, "PATH": search_path()}
+    return subprocess.run(command, cwd=collection, env=environment, check=False).returncode
 
 
 if __name__ == "__main__":
