@@ -95,6 +95,24 @@ class Outcome:
         return [command for step in self.steps for command in step.commands]
 
 
+def commands(outcomes: Sequence[Outcome]) -> list[str]:
+    """The commands of a batch in the order in which they take effect: those of a shared step once, after what
+    all who wait for it do before it. What an earlier entry has said already (a folder made) is not repeated."""
+    lines: list[str] = []
+    queues = [list(outcome.steps) for outcome in outcomes]
+    while True:
+        for queue in queues:
+            said = set(lines)
+            while queue and queue[0].shared is None:
+                lines += [command for command in queue.pop(0).commands if command not in said]
+        waiting = [queue for queue in queues if queue]
+        if not waiting:
+            return lines
+        name = _next_shared(waiting)
+        together = [queue.pop(0) for queue in waiting if queue[0].shared == name]
+        lines += together[0].commands
+
+
 Lock = Callable[[str], AbstractContextManager[None]]
 
 
@@ -158,14 +176,18 @@ class _Run:
 
     def run_until_shared(self) -> None:
         while self.queue and self.queue[0].shared is None and not self.outcome.error:
-            self.run_step(self.queue.pop(0))
+            self.run_step()
 
-    def run_step(self, step: Step) -> None:
+    def run_step(self) -> None:
+        step = self.queue[0]
         with self._reporting(f"{step.changes}: "):
             step.apply()
+            self.queue.pop(0)
 
     def verify(self) -> None:
         failed = self.outcome.error
+        applied = len(self.outcome.steps) - len(self.queue)
+        self.outcome.steps = self.outcome.steps[:applied]
         with self._reporting():
             actual = self.resource.read()
             self.outcome.after = actual
@@ -202,12 +224,21 @@ def _apply(runs: Sequence[_Run], each: _Each) -> None:
         waiting = [run for run in runs if run.queue and not run.outcome.error]
         if not waiting:
             return
-        name = waiting[0].queue[0].shared
-        together = [(run, run.queue.pop(0)) for run in waiting if run.queue[0].shared == name]
-        first, step = together[0]
-        first.run_step(step)
-        for run, _step in together[1:]:
-            run.outcome.error = first.outcome.error
+        name = _next_shared([run.queue for run in waiting])
+        first, *others = [run for run in waiting if run.queue[0].shared == name]
+        first.run_step()
+        for run in others:
+            if first.outcome.error:
+                run.outcome.error = first.outcome.error
+            else:
+                run.queue.pop(0)
+
+
+def _next_shared(queues: Sequence[Sequence[Step]]) -> str | None:
+    """Which of the shared steps at the head of ``queues`` is next: one that nobody has yet to come to, if any."""
+    later = {step.shared for queue in queues for step in queue[1:]}
+    heads = [queue[0].shared for queue in queues]
+    return next((name for name in heads if name not in later), heads[0])
 
 
 def _take_locks(runs: Sequence[_Run], lock: Lock, held: contextlib.ExitStack) -> None:

@@ -88,23 +88,21 @@ class Declaration:
 
     def read(self) -> dict[str, Any] | None:
         """The declaration, or None. Raises Failure for a damaged file, OSError."""
-        text = file.read_text(self.path)
-        if text is None:
-            return None
         try:
-            declaration = json.loads(text)
-        except ValueError:
+            text = file.read_text(self.path)
+            declaration = None if text is None else dict(json.loads(text))
+        except (TypeError, ValueError):
             raise Failure(
-                f"{self.path} is not valid JSON; remove it to have the container declared anew."
+                f"{self.path} is no JSON object; remove it to have the container declared anew."
             ) from None
-        return dict(declaration)
+        return declaration
 
     def write_step(self, declaration: Mapping[str, Any]) -> Step:
         """The step that keeps ``declaration`` (plain data)."""
         text = json.dumps(declaration, indent=2, sort_keys=True) + "\n"
         return Step(
             f"{self._part} declaration",
-            write_file(self.path, text),
+            write_file(self.path, text, 0o600),
             lambda: file.write_atomically(self.path, text, 0o600),
         )
 

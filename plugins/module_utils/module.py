@@ -15,7 +15,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from . import host
-from .converge import Failure, Outcome, Resource, converge
+from .converge import Failure, Outcome, Resource, commands, converge
 from .options import Option, Options, unique
 
 Entry = Mapping[str, Any]
@@ -84,6 +84,10 @@ def _read_entry(
 ) -> dict[str, Any]:
     label = f"batch entry {number} ({raw.get('name', 'without a name')})"
     checked = validator.validate(dict(raw))
+    unknown = ", ".join(sorted(checked.unsupported_parameters))
+    if unknown:
+        accepted = ", ".join(sorted(options.argument_spec()))
+        raise Failure(f"{label}: {unknown} is no option, an entry takes {accepted}; nothing was changed.")
     if checked.error_messages:
         raise Failure(f"{label}: {checked.error_messages[0]}; nothing was changed.")
     if checked.validated_parameters.get("name") is None:
@@ -99,7 +103,7 @@ def describe(outcomes: Sequence[Outcome], *, batch: bool) -> dict[str, Any]:
     result: dict[str, Any] = {
         "changed": any(outcome.changed for outcome in outcomes),
         "diff": [_diff(outcome) for outcome in outcomes if outcome.before != outcome.after],
-        "commands": list(dict.fromkeys(command for outcome in outcomes for command in outcome.commands)),
+        "commands": commands(outcomes),
     }
     errors = [outcome for outcome in outcomes if outcome.error]
     if errors:
@@ -134,6 +138,7 @@ def _diff(outcome: Outcome) -> dict[str, str]:
 
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
+_NOT_ASCII = re.compile(r"[^ -~]")
 _WORDS_WITH_MEANING = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
 
@@ -155,4 +160,9 @@ def _nested(value: Any, indent: str) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS_WITH_MEANING:
         return value
-    return json.dumps(value, ensure_ascii=True)
+    return _NOT_ASCII.sub(_escape, json.dumps(value, ensure_ascii=False))
+
+
+def _escape(character: re.Match[str]) -> str:
+    """Printable as it is, else as YAML's escape: it does not accept all that JSON does."""
+    return character[0] if character[0].isprintable() else f"\\U{ord(character[0]):08x}"

@@ -99,8 +99,8 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     }
 
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:I?B)?", re.IGNORECASE)
-_UNITS = " KMGTP"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP])(?:I?B)?|(\d+)\s*B?", re.IGNORECASE | re.ASCII)
+_UNITS = "KMGTP"
 
 
 def size(value: Any) -> int:
@@ -109,20 +109,21 @@ def size(value: Any) -> int:
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
         raise ValueError("a number of bytes such as 268435456, 256M or 1.5G")
-    number, unit = match.groups()
-    return int(Fraction(number) * 1024 ** _UNITS.index(unit.upper() or " "))
+    number, unit, plain = match.groups()
+    return int(plain) if plain else int(Fraction(number) * 1024 ** (_UNITS.index(unit.upper()) + 1))
 
 
 def unique(entries: Sequence[Mapping[str, Any]], option: str) -> None:
-    """Raises Failure when two entries of a batch declare the same value of ``option``."""
+    """Raises Failure when a value of ``option``, or an item of it where it is a list, is declared twice."""
     seen: dict[Any, str] = {}
     for entry in entries:
         value = entry.get(option)
-        if value is None:
-            continue
-        if value in seen:
-            who = f" by {seen[value]} and {entry['name']}" if seen[value] != entry["name"] else ""
-            raise Failure(
-                f"{option}: {value!r} is declared twice{who}, each takes its own; nothing was changed."
-            )
-        seen[value] = entry["name"]
+        for item in value if isinstance(value, list) else [value]:
+            if item is None:
+                continue
+            if item in seen:
+                who = f" by {seen[item]} and {entry['name']}" if seen[item] != entry["name"] else ""
+                raise Failure(
+                    f"{option}: {item!r} is declared twice{who}, each takes its own; nothing was changed."
+                )
+            seen[item] = entry["name"]

@@ -26,8 +26,11 @@ def write_file(path: Path, text: str, mode: int = 0o644) -> tuple[str, ...]:
     """The commands that write a whole file, its parents made first."""
     quoted = shlex.quote(str(path))
     chmod = () if mode == 0o644 else (f"chmod {mode:04o} {quoted}",)
-    return (
-        f"mkdir -p {shlex.quote(str(path.parent))}",
-        f"cat > {quoted} <<'{_END}'\n{text if text.endswith(chr(10)) else text + chr(10)}{_END}",
-        *chmod,
-    )
+    return (f"mkdir -p {shlex.quote(str(path.parent))}", _content(text, quoted), *chmod)
+
+
+def _content(text: str, quoted: str) -> str:
+    """A here-document for whole lines none of which is the document's end."""
+    if text.endswith("\n") and _END not in text.split("\n"):
+        return f"cat > {quoted} <<'{_END}'\n{text}{_END}"
+    return f"printf %s {shlex.quote(text)} > {quoted}"

@@ -1,0 +1,183 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
+from ansible_collections.bare.containers.plugins.module_utils.options import (
+    Option,
+    Options,
+    differences,
+    size,
+    unique,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+OPTIONS = Options(
+    (
+        Option("name", required=True),
+        Option("memory_max", normalise=size),
+        Option("cap_add", "list", elements="str", compare="set"),
+        Option("command", "list", elements="str", compare="list"),
+        Option("state", default="present", choices=("present", "absent")),
+        Option("password", no_log=True, aliases=("secret",)),
+        Option("force", "bool", default=False, declared=False),
+    )
+)
+
+
+def test_the_argument_spec_is_what_ansible_s_own_validation_takes():
+    validator = ArgumentSpecValidator(OPTIONS.argument_spec())
+    good = validator.validate({"name": "web", "secret": "x", "cap_add": ["a"], "force": "yes"})
+    assert good.error_messages == []
+    parameters = good.validated_parameters
+    assert (parameters["state"], parameters["force"], parameters["password"]) == ("present", True, "x")
+    for bad in (
+        {},
+        {"name": "web", "state": "gone"},
+        {"name": "web", "unknown": 1},
+        {"name": "web", "force": "perhaps"},
+    ):
+        assert validator.validate(bad).error_messages
+
+
+def test_all_spellings_have_one_normal_form():
+    spellings = [
+        {"memory_max": "256M", "cap_add": ["b", "a"]},
+        {"memory_max": 268435456, "cap_add": ["a", "b", "a"]},
+        {"memory_max": "0.25 GiB", "cap_add": ["a", "b"], "command": None},
+    ]
+    normal = [OPTIONS.normalise(spelling) for spelling in spellings]
+    assert normal == [{"memory_max": 268435456, "cap_add": ["a", "b"]}] * 3
+
+
+def test_a_list_keeps_its_order_and_its_items():
+    command = ["b", "a b", "a", "a"]
+    assert OPTIONS.normalise({"command": command}) == {"command": command}
+
+
+def test_empty_is_not_undeclared():
+    assert OPTIONS.normalise({"command": [], "cap_add": [], "force": False}) == {
+        "cap_add": [],
+        "command": [],
+        "force": False,
+    }
+
+
+def test_a_bad_value_is_told_in_one_sentence():
+    with pytest.raises(Failure) as failure:
+        OPTIONS.normalise({"memory_max": "12Q"})
+    assert str(failure.value) == (
+        "memory_max: '12Q' is not accepted, it takes a number of bytes such as 268435456, 256M or 1.5G; "
+        "nothing was changed."
+    )
+
+
+def test_what_steers_one_run_is_not_kept():
+    normal = OPTIONS.normalise({"name": "web", "force": True, "state": "present"})
+    assert OPTIONS.declaration(normal) == {"name": "web", "state": "present"}
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("abAB 1", max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=3),
+    max_leaves=5,
+)
+SETTINGS = st.dictionaries(st.sampled_from("abcdef"), PLAIN)
+
+
+@given(SETTINGS, SETTINGS)
+def test_differences_lead_from_one_to_the_other(before, after):
+    found = differences(before, after)
+    patched = {name: before.get(name) for name in {*before, *after}}
+    for name, (was, becomes) in found.items():
+        assert patched[name] == was
+        assert was != becomes
+        patched[name] = becomes
+    assert patched == {name: after.get(name) for name in patched}
+    assert differences(before, before) == {}
+
+
+@given(SETTINGS.filter(lambda settings: any(value is not None for value in settings.values())), st.data())
+def test_an_option_taken_out_is_a_difference(declared, data):
+    taken = data.draw(st.sampled_from(sorted(name for name, value in declared.items() if value is not None)))
+    less = {name: value for name, value in declared.items() if name != taken}
+    assert differences(declared, less) == {taken: (declared[taken], None)}
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [
+        ("0", 0),
+        (268435456, 268435456),
+        ("268435456", 268435456),
+        ("100B", 100),
+        ("1k", 1024),
+        ("256M", 256 * 1024**2),
+        ("256 MB", 256 * 1024**2),
+        ("256MiB", 256 * 1024**2),
+        ("1.5G", 1536 * 1024**2),
+        ("0.1K", 102),
+        ("2t", 2 * 1024**4),
+        ("1P", 1024**5),
+        (" 64KiB ", 65536),
+    ],
+)
+def test_size(text, bytes_):
+    assert size(text) == bytes_
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12Q",
+        "",
+        "M",
+        "-1",
+        "+1",
+        "1.5",
+        "1.5B",
+        ".5G",
+        "1.G",
+        "12iB",
+        "0x10",
+        "1e3",
+        "1 2",
+        "²",
+        "٣",
+        "1\u212a",
+        "1M\n2",
+        True,
+    ],
+)
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="a number of bytes such as"):
+        size(text)
+
+
+@given(st.integers(0, 2**60), st.sampled_from(["", "K", "M", "G", "T", "P"]))
+def test_size_is_exact(number, unit):
+    assert size(f"{number}{unit}") == number << 10 * " KMGTP".index(unit or " ")
+
+
+def test_unique():
+    entries = [
+        {"name": "a", "address": "10.0.0.2"},
+        {"name": "b", "address": "10.0.0.3", "publish": ["80:80", "81:81"]},
+        {"name": "c", "address": None},
+        {"name": "d"},
+    ]
+    for option in ("name", "address", "publish"):
+        unique(entries, option)
+    with pytest.raises(Failure) as failure:
+        unique([*entries, {"name": "e", "address": "10.0.0.2"}], "address")
+    assert str(failure.value) == (
+        "address: '10.0.0.2' is declared twice by a and e, each takes its own; nothing was changed."
+    )
+    with pytest.raises(Failure, match=r"^publish: '81:81' is declared twice by b and e, "):
+        unique([*entries, {"name": "e", "publish": ["82:82", "81:81"]}], "publish")
+    with pytest.raises(Failure, match=r"^name: 'a' is declared twice, "):
+        unique([*entries, {"name": "a"}], "name")
