@@ -97,14 +97,15 @@ class Outcome:
 
 def commands(outcomes: Sequence[Outcome]) -> list[str]:
     """The commands of a batch in the order in which they take effect: those of a shared step once, after what
-    all who wait for it do before it. What an earlier entry has said already (a folder made) is not repeated."""
+    all who wait for it do before it. What another entry has said already (a folder made) is not repeated."""
     lines: list[str] = []
+    speaker: dict[str, int] = {}
     queues = [list(outcome.steps) for outcome in outcomes]
     while True:
-        for queue in queues:
-            said = set(lines)
+        for number, queue in enumerate(queues):
             while queue and queue[0].shared is None:
-                lines += [command for command in queue.pop(0).commands if command not in said]
+                own = queue.pop(0).commands
+                lines += [command for command in own if speaker.setdefault(command, number) == number]
         waiting = [queue for queue in queues if queue]
         if not waiting:
             return lines
@@ -235,7 +236,7 @@ def _apply(runs: Sequence[_Run], each: _Each) -> None:
 
 
 def _next_shared(queues: Sequence[Sequence[Step]]) -> str | None:
-    """Which of the shared steps at the head of ``queues`` is next: one that nobody has yet to come to, if any."""
+    """Which of the shared steps at the heads of ``queues`` is next: one that nobody has yet to come to."""
     later = {step.shared for queue in queues for step in queue[1:]}
     heads = [queue[0].shared for queue in queues]
     return next((name for name in heads if name not in later), heads[0])

@@ -280,16 +280,14 @@ def test_an_entry_that_failed_before_the_shared_step_does_not_hold_it_up():
 
 def test_commands_keep_an_entry_s_repetitions_and_say_once_what_entries_have_in_common():
     def outcome(name, *lines):
-        return Outcome(name, steps=tuple(Step(line, (line,), lambda: None) for line in lines))
+        shared = {"reload": "daemon-reload"}
+        return Outcome(
+            name, steps=tuple(Step(line, (line,), lambda: None, shared=shared.get(line)) for line in lines)
+        )
 
-    down_up_down = outcome("a", "mkdir bare", "down a", "up a", "down a")
-    assert commands([down_up_down, outcome("b", "mkdir bare", "up b")]) == [
-        "mkdir bare",
-        "down a",
-        "up a",
-        "down a",
-        "up b",
-    ]
+    a = outcome("a", "mkdir bare", "down", "up", "down", "reload", "down")
+    b = outcome("b", "mkdir bare", "start", "reload")
+    assert commands([a, b]) == ["mkdir bare", "down", "up", "down", "start", "reload", "down"]
 
 
 # Locks and reading together
