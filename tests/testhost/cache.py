@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,18 @@ def locked(path: Path, why: str) -> Iterator[None]:
             say(f"waiting until another process has finished {why}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """An empty directory for a caller who holds its lock; removed at the end, or else by the next one."""
+    path = Path(name)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
 
 
 @dataclass(frozen=True)

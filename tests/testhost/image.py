@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import json
 import lzma
 import os
 import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -37,11 +36,13 @@ ROLE_PACKAGES = ("nftables", "python3-pyroute2", "busybox-static", "python3-apt"
 
 # Periodic work, logins on consoles and first-boot work: seconds under emulation, and noise in every test.
 MASKED_UNITS = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
-    "fstrim.timer", "systemd-tmpfiles-clean.timer", "getty.target", "getty@tty1.service",
-    "serial-getty@ttyS0.service", "getty-static.service", "systemd-hwdb-update.service",
-    "systemd-journal-flush.service", "systemd-journal-catalog-update.service", "systemd-update-utmp.service",
-    "systemd-pstore.service", "systemd-pcrphase.service", "systemd-pcrphase-sysinit.service",
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service", "fstrim.timer", "systemd-tmpfiles-clean.timer",
+    "getty.target", "getty@tty1.service", "getty-static.service", "serial-getty@ttyS0.service",
+    "modprobe@.service", "proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service",
+    "systemd-hwdb-update.service", "systemd-journal-catalog-update.service", "systemd-journal-flush.service",
+    "systemd-pcrphase.service", "systemd-pcrphase-sysinit.service", "systemd-pstore.service",
+    "systemd-update-utmp.service",
 )  # fmt: skip
 
 # Loaded by the initial RAM disk, after whatever modules.dep says they need.
@@ -55,7 +56,11 @@ FILES = {
     "etc/resolv.conf": "# No name server: a test host has no way out.\n",
     "etc/fstab": "",
     "etc/apt/sources.list": f"deb [trusted=yes] file:///{REPOSITORY} ./\n",
-    "etc/apt/apt.conf.d/80testhost": 'Acquire::Languages "none";\nDpkg::Options { "--force-unsafe-io"; };\n',
+    "etc/apt/apt.conf.d/80testhost": 'Acquire::Languages "none";\n',
+    # The host boots with an initial RAM disk from outside.
+    "etc/initramfs-tools/update-initramfs.conf": "update_initramfs=no\n",
+    # Drivers that udev would load for the emulated processor.
+    "etc/modprobe.d/testhost.conf": "blacklist kvm\nblacklist kvm_amd\nblacklist powernow_k8\n",
     "etc/systemd/journald.conf.d/testhost.conf": "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\n",
     "etc/ssh/sshd_config.d/testhost.conf": (
         "HostKey /etc/ssh/ssh_host_ed25519_key\n"
@@ -66,23 +71,19 @@ FILES = {
 }
 
 INIT = f"""#!/bin/busybox sh
-/bin/busybox mount -t devtmpfs dev /dev
-/bin/busybox mount -t proc proc /proc
-/bin/busybox echo '{KERNEL_UP}' >/dev/console
-for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module; done
-while [ ! -b /dev/vda ]; do /bin/busybox sleep 0.05; done
-while [ ! -e /sys/class/net/eth0 ]; do
-    /bin/busybox mountpoint -q /sys || /bin/busybox mount -t sysfs sys /sys
-    /bin/busybox sleep 0.05
-done
-/bin/busybox ip addr add {GUEST_ADDRESS}/{GUEST_PREFIX} dev eth0
-/bin/busybox ip link set lo up
-/bin/busybox ip link set eth0 up
-/bin/busybox ip route add default via {GATEWAY}
-/bin/busybox mount -t ext4 /dev/vda /root
-/bin/busybox umount /sys
-/bin/busybox umount /proc
-/bin/busybox mount --move /dev /root/dev
+alias b=/bin/busybox
+b mount -t devtmpfs dev /dev
+b mount -t sysfs sys /sys
+b echo '{KERNEL_UP}' >/dev/console
+for module in $(b cat /modules/order); do b insmod /modules/$module; done
+while [ ! -b /dev/vda ] || [ ! -e /sys/class/net/eth0 ]; do b sleep 0.05; done
+b ip link set lo up
+b ip addr add {GUEST_ADDRESS}/{GUEST_PREFIX} dev eth0
+b ip link set eth0 up
+b ip route add default via {GATEWAY}
+b mount -t ext4 /dev/vda /root
+b umount /sys
+b mount --move /dev /root/dev
 exec /bin/busybox switch_root /root /sbin/init
 """
 
@@ -124,37 +125,56 @@ class Image:
         return self.directory / "initrd"
 
 
+def recipe(suite: str, base: str) -> Recipe:
+    keys = cache.keys()
+    user, host = (key.with_suffix(".pub").read_text() for key in (keys.identity, keys.host_key))
+    return Recipe(suite, base, user, host)
+
+
 def ensure(suite: str, base: str) -> Image:
     """The image for a suite and base, built if the cache has none."""
-    keys = cache.keys()
-    recipe = Recipe(
-        suite, base, keys.identity.with_suffix(".pub").read_text(), keys.host_key.with_suffix(".pub").read_text()
-    )
-    finished = cache.root() / "images" / recipe.key
-    with cache.locked(finished, f"the image {recipe.key}"):
+    wanted = recipe(suite, base)
+    finished = cache.root() / "images" / wanted.key
+    with cache.locked(finished, f"the image {wanted.key}"):
         if not finished.exists():
             start = time.monotonic()
-            say(f"building the image {recipe.key} (about a minute, once)")
-            with tempfile.TemporaryDirectory(dir=finished.parent, prefix=".building-") as scratch:
-                _build(recipe, keys, Path(scratch))
+            say(f"building the image {wanted.key} (about a minute, once)")
+            with cache.scratch(f"{finished}.building") as scratch:
+                _build(wanted, scratch)
+                (scratch / "image").rename(finished)
             say(f"built the image in {time.monotonic() - start:.0f} s")
     return Image(finished)
 
 
-def _build(recipe: Recipe, keys: cache.Keys, scratch: Path) -> None:
+def prune(in_use: Iterable[str]) -> list[str]:
+    """Remove the images that today's recipes do not make, but those `in_use` (directories); their names."""
+    keep = {Path(directory).name for directory in in_use}
+    keep |= {recipe(suite, base).key for suite in SUITES for base in BASES}
+    removed = []
+    for directory in sorted((cache.root() / "images").glob("*/")):
+        key = directory.name.removesuffix(".building")
+        if key not in keep:
+            with cache.locked(directory.with_name(key), f"the image {key}"):
+                shutil.rmtree(directory, ignore_errors=True)
+            removed.append(directory.name)
+    return removed
+
+
+def _build(recipe: Recipe, scratch: Path) -> None:
+    """Make `image` in the folder `scratch`."""
     if os.geteuid() != 0:
         raise HostError("building the image of a test host needs root")
-    tree, made = scratch / "tree", scratch / "image"
-    made.mkdir()
+    tree, made = scratch / "tree", Image(scratch / "image")
+    made.directory.mkdir()
     _bootstrap(recipe, tree, scratch)
     say("  packages are in place, writing the disk")
     _index_repository(tree / REPOSITORY)
-    _write_files(tree, recipe, keys)
+    _write_files(tree, recipe)
     run(["chroot", tree, "apt-get", "update"])
-    (made / "vmlinuz").write_bytes(next((tree / "boot").glob("vmlinuz-*")).read_bytes())
-    (made / "initrd").write_bytes(_initrd(tree))
-    run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", "testhost", "-d", tree, made / "disk.img", "4G"])
-    made.rename(scratch.parent / recipe.key)
+    (kernel,) = (tree / "boot").glob("vmlinuz-*")
+    shutil.copy(kernel, made.kernel)
+    made.initrd.write_bytes(_initrd(tree, scratch))
+    run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-L", "testhost", "-d", tree, made.disk, "4G"])
 
 
 def _bootstrap(recipe: Recipe, tree: Path, scratch: Path) -> None:
@@ -163,6 +183,7 @@ def _bootstrap(recipe: Recipe, tree: Path, scratch: Path) -> None:
     sources.write_text("".join(f"{s.line()}\n" for s in debian_sources(recipe.suite, machine_sources())))
     wanted = " ".join(recipe.role_packages)
     hooks = [
+        'rm "$1"/var/cache/apt/archives/*.deb',
         f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --yes --download-only install {wanted}',
         f'mkdir -p "$1/{REPOSITORY}" && cp "$1"/var/cache/apt/archives/*.deb "$1/{REPOSITORY}"',
     ]
@@ -173,7 +194,8 @@ def _bootstrap(recipe: Recipe, tree: Path, scratch: Path) -> None:
     run(
         [
             "mmdebstrap", "--variant=apt", f"--include={','.join(recipe.packages)}",
-            *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in unwanted), "--dpkgopt=force-unsafe-io",
+            *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in unwanted),
+            "--dpkgopt=force-unsafe-io",
             *(f"--aptopt={option}" for option in acquire_options()),
             *(f"--customize-hook={hook}" for hook in hooks),
             recipe.suite, tree, sources,
@@ -184,16 +206,23 @@ def _bootstrap(recipe: Recipe, tree: Path, scratch: Path) -> None:
 
 
 def _index_repository(repository: Path) -> None:
-    """Write `Packages`, the index of a flat repository (DebianRepository/Format in the Debian wiki)."""
+    """Write `Packages` and `Release`, the indices of a flat repository (DebianRepository/Format)."""
     stanzas = []
     for archive in sorted(repository.glob("*.deb")):
         control = run(["dpkg-deb", "--field", archive]).strip()
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        stanzas.append(f"{control}\nFilename: ./{archive.name}\nSize: {archive.stat().st_size}\nSHA256: {digest}\n")
-    (repository / "Packages").write_text("\n".join(stanzas))
+        stanzas.append(
+            f"{control}\nFilename: ./{archive.name}\nSize: {archive.stat().st_size}\nSHA256: {digest}\n"
+        )
+    packages = "\n".join(stanzas).encode()
+    (repository / "Packages").write_bytes(packages)
+    (repository / "Release").write_text(
+        f"Origin: testhost\nDate: {email.utils.formatdate()}\n"
+        f"SHA256:\n {hashlib.sha256(packages).hexdigest()} {len(packages)} Packages\n"
+    )
 
 
-def _write_files(tree: Path, recipe: Recipe, keys: cache.Keys) -> None:
+def _write_files(tree: Path, recipe: Recipe) -> None:
     (tree / "etc/apt/apt.conf.d/99mmdebstrap").unlink(missing_ok=True)
     shutil.rmtree(tree / "etc/apt/sources.list.d", ignore_errors=True)
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
@@ -209,42 +238,45 @@ def _write_files(tree: Path, recipe: Recipe, keys: cache.Keys) -> None:
         link.symlink_to("/dev/null")
     # A machine id that is there keeps systemd from taking every boot for the first one.
     (tree / "etc/machine-id").write_text(f"{hashlib.md5(recipe.key.encode()).hexdigest()}\n")
-    shutil.copy(keys.host_key, tree / "etc/ssh/ssh_host_ed25519_key")
+    shutil.copy(cache.keys().host_key, tree / "etc/ssh/ssh_host_ed25519_key")
     (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     (tree / "root/.ssh/authorized_keys").write_text(recipe.user_key)
     for stamp in ("etc/.updated", "var/.updated"):  # ConditionNeedsUpdate= of systemd.unit(5)
         (tree / stamp).touch()
 
 
-def _initrd(tree: Path) -> bytes:
+def _initrd(tree: Path, scratch: Path) -> bytes:
     """An initial RAM disk of busybox and the modules that reach disk and network; init is INIT."""
     (modules,) = (tree / "usr/lib/modules").glob("*")
-    ordered = _modules_in_order((modules / "modules.dep").read_text(), BOOT_MODULES)
+    ordered = modules_in_order(
+        (modules / "modules.dep").read_text(), (modules / "modules.builtin").read_text(), BOOT_MODULES
+    )
     (archive,) = (tree / REPOSITORY).glob("busybox-static_*.deb")
-    busybox = subprocess.run(
-        ["sh", "-c", 'dpkg-deb --fsys-tarfile "$1" | tar -xO --wildcards "./*bin/busybox"', "sh", archive],
-        stdout=subprocess.PIPE, check=True,
-    ).stdout  # fmt: skip
+    run(["dpkg-deb", "--extract", archive, scratch / "busybox"])
+    (busybox,) = (scratch / "busybox").glob("**/bin/busybox")
     names = [Path(name).name.removesuffix(".xz") for name in ordered]
-    files = [("bin/busybox", 0o755, busybox), ("init", 0o755, INIT.encode())]
-    files += [(f"modules/{name}", 0o644, _module(modules / path)) for name, path in zip(names, ordered, strict=True)]
+    files = [("bin/busybox", 0o755, busybox.read_bytes()), ("init", 0o755, INIT.encode())]
+    files += [
+        (f"modules/{name}", 0o644, _module(modules / path)) for name, path in zip(names, ordered, strict=True)
+    ]
     files.append(("modules/order", 0o644, "\n".join(names).encode()))
-    return cpio(("bin", "dev", "modules", "proc", "root", "sys"), files)
+    return cpio(("bin", "dev", "modules", "root", "sys"), files)
 
 
 def _module(path: Path) -> bytes:
     return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
 
 
-def _modules_in_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
-    """Paths of the wanted modules, each after those it needs (modules.dep(5) lists these nearest first)."""
-    needs = {path: rest.split() for path, _, rest in (line.partition(":") for line in modules_dep.splitlines())}
-    by_name = {Path(path).name.split(".")[0].replace("-", "_"): path for path in needs}
+def modules_in_order(modules_dep: str, modules_builtin: str, wanted: Iterable[str]) -> list[str]:
+    """Paths of the wanted modules, each after those it needs; see modules.dep(5), modules.builtin(5)."""
+    needed: dict[str, list[str]] = {path: [] for path in modules_builtin.split()}
+    loadable = dict(line.split(":") for line in modules_dep.splitlines())
+    needed.update({path: rest.split() for path, rest in loadable.items()})
+    by_name = {Path(path).name.split(".")[0].replace("-", "_"): path for path in needed}
     ordered: dict[str, None] = {}
-    for name in wanted:
-        path = by_name[name]
-        ordered.update(dict.fromkeys([*reversed(needs[path]), path]))
-    return list(ordered)
+    for path in (by_name[name] for name in wanted):
+        ordered.update(dict.fromkeys([*reversed(needed[path]), path]))  # what it needs stands nearest first
+    return [path for path in ordered if path in loadable]
 
 
 def cpio(directories: Iterable[str], files: Iterable[tuple[str, int, bytes]]) -> bytes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import qmp
-from image import GUEST_ADDRESS, GATEWAY, Image
+from image import GUEST_ADDRESS, Image
 from progress import HostError, wait_for
 
 SNAPSHOT = "booted"
@@ -33,14 +33,14 @@ class Hardware:
         return [
             "-accel", {"tcg": "tcg,thread=multi"}.get(self.accel, self.accel),
             "-cpu", {"kvm": "host"}.get(self.accel, "max"),
-            "-machine", "q35", "-smp", str(self.cpus), "-m", str(self.memory),
+            "-machine", "q35,sata=off,smbus=off,vmport=off", "-smp", str(self.cpus), "-m", str(self.memory),
             "-nodefaults", "-display", "none", "-device", "virtio-rng-pci",
         ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told apart from a later one with the same pid by its start time (proc_pid_stat(5), field 22)."""
+    """A process, told from a later one with its pid by the start time (proc_pid_stat(5), field 22)."""
 
     pid: int
     started: int
@@ -55,6 +55,9 @@ class Process:
         except (FileNotFoundError, ProcessLookupError):
             return False
         return stat[0] not in "ZX" and int(stat[19]) == self.started
+
+
+NO_PROCESS = Process(0, 0)
 
 
 def _stat(pid: int) -> list[str]:
@@ -84,7 +87,7 @@ class Machine:
         return self.sockets / "qmp"
 
     def command(self, forwards: Mapping[int, int], restore: bool) -> list[str]:
-        """QEMU's argument vector. `forwards` maps ports of the guest to ports of 127.0.0.1 here; 0 is any free."""
+        """QEMU's argument vector. `forwards`: by port of the guest a port of 127.0.0.1, 0 for a free one."""
         hostfwd = "".join(
             f",hostfwd=tcp:127.0.0.1:{here}-{GUEST_ADDRESS}:{guest}" for guest, here in forwards.items()
         )
@@ -95,41 +98,43 @@ class Machine:
             "-append", "console=ttyS0 net.ifnames=0 rw quiet systemd.show_status=1 mitigations=off panic=-1",
             "-drive", f"if=none,id=disk,file={self.overlay},format=qcow2,cache=unsafe",
             "-device", "virtio-blk-pci,drive=disk",
-            "-netdev", f"user,id=net,restrict=on,host={GATEWAY}{hostfwd}",
+            "-netdev", f"user,id=net,restrict=on{hostfwd}",
             "-device", "virtio-net-pci,netdev=net,romfile=",
             "-qmp", f"unix:{self.monitor},server=on,wait=off",
             *(["-loadvm", SNAPSHOT] if restore else []),
         ]  # fmt: skip
 
-    def start(self, forwards: Mapping[int, int], restore: bool = False) -> Process:
-        """Start QEMU in a session of its own and return once its monitor answers, which is after a restore."""
-        log = self.directory / "qemu.log"
+    @property
+    def log(self) -> Path:
+        return self.directory / "qemu.log"
+
+    def start(self, forwards: Mapping[int, int], restore: bool) -> Process:
+        """Start QEMU, in a session of its own so that it outlives the program that started it."""
         self.monitor.unlink(missing_ok=True)
         self.console.unlink(missing_ok=True)
-        with open(log, "w", encoding="utf-8") as output:
+        with open(self.log, "w", encoding="utf-8") as output:
             child = subprocess.Popen(
                 self.command(forwards, restore), cwd=self.directory, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
-        process = Process.of(child.pid)
-        try:
-            wait_for("QEMU's monitor", lambda: self._answers(process, log), timeout=60, every=0.02)
-        except BaseException:
-            end(process)
-            raise
-        return process
+        return Process.of(child.pid)
 
-    def _answers(self, process: Process, log: Path) -> bool:
-        if not process.alive():
-            raise HostError(f"QEMU ended at once: {log.read_text().strip()}")
-        try:
-            with qmp.connect(self.monitor):
-                return True
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
+    def wait_for_monitor(self, process: Process) -> None:
+        """Return once QEMU's monitor answers, which is after a restore."""
+
+        def answers() -> bool:
+            if not process.alive():
+                raise HostError(f"QEMU ended at once: {self.log.read_text().strip()}")
+            try:
+                with qmp.connect(self.monitor):
+                    return True
+            except (OSError, HostError):
+                return False
+
+        wait_for("QEMU's monitor", answers, timeout=60, every=0.02)
 
     def forwards(self) -> dict[int, int]:
-        """The ports of 127.0.0.1 that lead to ports of the guest, by port of the guest, as QEMU has them now."""
+        """By port of the guest the port of 127.0.0.1 that leads to it, as QEMU has them now."""
         with qmp.connect(self.monitor) as client:
             return parse_usernet(client.monitor("info usernet"))
 
@@ -162,13 +167,13 @@ def end(process: Process) -> None:
 
 
 def parse_usernet(table: str) -> dict[int, int]:
-    """Read `info usernet` of QEMU's human monitor: a line `TCP[HOST_FORWARD] fd address port address port …`."""
+    """Read QEMU's `info usernet`: lines of `TCP[HOST_FORWARD] fd address port address port …`."""
     line = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)\s")
     return {int(guest): int(here) for here, guest in line.findall(table)}
 
 
 def ssh_answers(port: int) -> bool:
-    """Whether an SSH server greets on 127.0.0.1:port. QEMU itself takes the connection, so the greeting counts."""
+    """Whether an SSH server greets on 127.0.0.1:port; that it connects says nothing, QEMU does that."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             return connection.recv(4) == b"SSH-"

@@ -1,10 +1,11 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the person at the terminal sees: lines on stderr, waits that tell what they wait for, one kind of error."""
+"""What the person at the terminal sees: lines on stderr, waits that say for what, one kind of error."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 
 class HostError(Exception):
-    """Anything that keeps a test host from being what was asked for, as one sentence (and evidence below it)."""
+    """What keeps a test host from being as asked for: one sentence, with evidence below it."""
 
 
 def say(text: str) -> None:
@@ -24,13 +25,13 @@ def say(text: str) -> None:
 
 
 def tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a console log, with the control characters that a terminal would act on removed."""
+    """The last lines of a console log, without what a terminal would act on."""
     try:
         text = log.read_text(errors="replace")
     except FileNotFoundError:
         return ""
-    printable = ("".join(c for c in line if c.isprintable()) for line in text.splitlines())
-    return "\n".join([line for line in printable if line.strip()][-lines:])
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\x20-\uffff]", "", text)
+    return "\n".join([line.strip() for line in plain.splitlines() if line.strip()][-lines:])
 
 
 def wait_for(
@@ -59,8 +60,14 @@ def wait_for(
 def run(command: Sequence[str | Path], log: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a program to its end and return its output; on failure raise HostError with what it said."""
     done = subprocess.run(
-        [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", env=env, check=False,
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=env,
+        check=False,
     )
     if log:
         log.write_text(done.stdout)

@@ -22,20 +22,23 @@ class Qmp:
         self._connection = connection
         self._stream = connection.makefile("r", encoding="utf-8")
 
-    def _read(self, timeout: float) -> dict[str, Any]:
-        self._connection.settimeout(timeout)
-        line = self._stream.readline()
+    def read(self) -> dict[str, Any]:
+        """The next message: a greeting, an answer or an event."""
+        try:
+            line = self._stream.readline()
+        except TimeoutError:
+            raise HostError(f"QEMU has said nothing for {self._connection.gettimeout():.0f} s") from None
         if not line:
             raise HostError("QEMU closed its monitor connection")
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def execute(self, command: str, timeout: float = 60, **arguments: object) -> Any:
+    def execute(self, command: str, **arguments: str) -> Any:
         """The command's `return` value. Raises HostError with QEMU's own description when it refuses."""
-        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        request = {"execute": command, "arguments": arguments}
         self._connection.sendall(json.dumps(request).encode())
         while True:
-            answer = self._read(timeout)
+            answer = self.read()
             if "error" in answer:
                 raise HostError(f"QEMU refused {command}: {answer['error']['desc']}")
             if "return" in answer:
@@ -48,22 +51,22 @@ class Qmp:
             raise HostError(f"QEMU refused `{line}`: {output.strip()}")
         return output
 
-    def wait_event(self, name: str, timeout: float) -> None:
-        """Return when the event is told. Raises HostError when no event at all comes for `timeout` seconds."""
-        try:
-            while self._read(timeout).get("event") != name:
-                pass
-        except TimeoutError:
-            raise HostError(f"waited {timeout:.0f} s in vain for QEMU to tell of {name}") from None
+    def wait_event(self, name: str) -> None:
+        """Return when QEMU tells of the event."""
+        while self.read().get("event") != name:
+            pass
 
 
 @contextmanager
 def connect(path: Path, timeout: float = 60) -> Iterator[Qmp]:
-    """Connect to the monitor socket at `path` and negotiate. QEMU serves one client at a time: hold it briefly."""
+    """Connect to the monitor socket at `path`. QEMU serves one client at a time: hold it briefly.
+
+    Raises OSError when there is nobody, HostError when QEMU is silent for `timeout` seconds.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(str(path))
         client = Qmp(connection)
-        client._read(timeout)  # the greeting
+        client.read()  # the greeting
         client.execute("qmp_capabilities")
         yield client

@@ -33,7 +33,9 @@ class Source:
 
 def parse_list(text: str) -> Iterator[Source]:
     """The `deb` lines of the one-line style."""
-    line = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<components>[^#]*)")
+    line = re.compile(
+        r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s*(?P<components>[^#]*)"
+    )
     for found in filter(None, map(line.match, text.splitlines())):
         options = dict(option.partition("=")[::2] for option in (found["options"] or "").split())
         components = tuple(found["components"].split())
@@ -46,7 +48,9 @@ def parse_deb822(text: str) -> Iterator[Source]:
     for stanza in re.split(r"\n\s*\n", lines):
         unfolded = re.sub(r"\n[ \t]+", " ", stanza.strip())
         fields = {
-            name.lower(): value.split() for name, found, value in (f.partition(":") for f in unfolded.splitlines()) if found
+            name.lower(): value.split()
+            for name, found, value in (f.partition(":") for f in unfolded.splitlines())
+            if found
         }
         if "deb" not in fields.get("types", []) or fields.get("enabled", ["yes"]) == ["no"]:
             continue
@@ -58,14 +62,16 @@ def parse_deb822(text: str) -> Iterator[Source]:
 
 
 def debian_sources(suite: str, configured: Iterable[Source]) -> list[Source]:
-    """Of the configured sources those that are Debian's own, turned to `suite`: release, updates and security."""
+    """Of the configured sources Debian's own, turned to `suite`: release, updates and security."""
     wanted: dict[Source, None] = {}
     for source in configured:
         found = DEBIAN_SUITE.match(source.suite)
         if found and "main" in source.components:
             wanted[Source(source.uri, suite + (found["part"] or ""), ("main",), source.signed_by)] = None
     if not any(source.suite == suite for source in wanted):
-        raise HostError("this machine's apt sources have no Debian release with the component main to build from")
+        raise HostError(
+            "this machine's apt sources have no Debian release with the component main to build from"
+        )
     return list(wanted)
 
 
@@ -79,8 +85,10 @@ def machine_sources(etc_apt: Path = Path("/etc/apt")) -> list[Source]:
 
 
 def acquire_options(etc_apt: Path = Path("/etc/apt")) -> list[str]:
-    """How this machine reaches its repositories (proxies, certificates, dates, passwords), as apt.conf(5) lines."""
-    ours = re.compile(r'^Acquire::(http|https|ftp|Check-Valid-Until|Check-Date)\b[^"]* "[^"]+";$', re.IGNORECASE)
+    """How this machine reaches its repositories (proxies, certificates, passwords), as apt.conf(5) lines."""
+    ours = re.compile(
+        r'^Acquire::(http|https|ftp|Check-Valid-Until|Check-Date)\b[^"]* "[^"]+";$', re.IGNORECASE
+    )
     options = [line for line in run(["apt-config", "dump"]).splitlines() if ours.match(line)]
     passwords = {"netrc": etc_apt / "auth.conf", "netrcparts": etc_apt / "auth.conf.d"}
     return options + [f'Dir::Etc::{name} "{path}";' for name, path in passwords.items() if path.exists()]
