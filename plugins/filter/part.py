@@ -15,8 +15,10 @@ description:
   - Of the part C(checks), which is a list, each check is an entry of its own; an absent container has none.
 options:
   _input:
-    description: The declared containers, as in the variable C(containers_declared) of the role
-    P(bare.containers.containers#role). type: list elements: dict required: true
+    description: The declared containers, as in the variable C(containers_declared) of the role C(containers).
+    type: list
+    elements: dict
+    required: true
   part:
     description: The part of a container.
     type: str

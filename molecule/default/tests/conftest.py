@@ -130,7 +130,7 @@ def ssh() -> Callable[[str, str], None]:
 @pytest.fixture
 def declare() -> Callable[..., list[dict[str, Any]]]:
     """The scenario's containers, with the parts given replaced in the one that is named."""
-    declared = yaml.safe_load((SCENARIO / "containers.yml").read_text())["containers_declared"]
+    declared = yaml.safe_load((SCENARIO / "vars/containers.yml").read_text())["containers_declared"]
 
     def changed(name: str, **parts: Any) -> list[dict[str, Any]]:
         return [{**one, **parts} if one["name"] == name else one for one in declared]

@@ -50,7 +50,7 @@ def test_a_busy_loop_is_throttled_to_the_quota(container):
 def test_one_task_more_than_the_limit_is_refused(container, eventually):
     web = container("web")
     before = web.counters("pids.events")["max"]
-    refused = web.run("for i in $(seq 140); do sleep 30 & done; wait")
+    refused = web.run("for n in $(seq 140); do sleep 30 & done; wait")
     assert refused.rc != 0 or "fork" in refused.stderr
     assert web.counters("pids.events")["max"] > before
     assert int(web.control("pids.peak") if web.host.file(f"{web.cgroup}/pids.peak").exists else 128) <= 128
