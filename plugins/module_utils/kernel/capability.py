@@ -92,28 +92,23 @@ def names(bits: int) -> list[str]:
     ]
 
 
-def last() -> int:
-    """The number of the kernel's last capability (/proc/sys/kernel/cap_last_cap). Raises OSError."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-        return int(file.read())
-
-
 def bounding() -> int:
-    """The calling thread's bounding set, as bits. Raises OSError."""
-    return sum(
-        1 << number for number in range(last() + 1) if call("prctl", _PR_CAPBSET_READ, number, 0, 0, 0)
-    )
+    """The calling thread's bounding set, as bits."""
+    bits = 0
+    for number in range(64):
+        try:
+            bits |= call("prctl", _PR_CAPBSET_READ, number, 0, 0, 0) << number
+        except OSError:
+            # EINVAL: the kernel has no capability of this number, and none above.
+            break
+    return bits
 
 
 def limit_bounding(keep: int) -> None:
-    """Drops all but ``keep`` from the bounding set, for good. Needs CAP_SETPCAP and /proc. Raises OSError."""
-    drop_bounding(keep, last())
-
-
-def drop_bounding(keep: int, last_capability: int) -> None:
-    """limit_bounding() where /proc can't be read any more: ``last_capability`` is what last() gave."""
-    for number in range(last_capability + 1):
-        if not keep >> number & 1 and call("prctl", _PR_CAPBSET_READ, number, 0, 0, 0):
+    """Drops all but ``keep`` from the bounding set, for good. Needs CAP_SETPCAP. Raises OSError."""
+    surplus = bounding() & ~keep
+    for number in range(surplus.bit_length()):
+        if surplus >> number & 1:
             call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0)
 
 

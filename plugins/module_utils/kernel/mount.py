@@ -1,7 +1,7 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mounts: the calls on descriptors (open_tree(2), fsopen(2), move_mount(2)) and the few classic ones needed."""
+"""Mounts: the calls on descriptors (open_tree(2), fsopen(2), move_mount(2)) and the classic ones needed."""
 
 from __future__ import annotations
 

@@ -68,6 +68,6 @@ class inside:
 
 
 def identity(path: str) -> tuple[int, int]:
-    """What tells a namespace from all others: device and inode of its file (namespaces(7)). Raises OSError."""
+    """Device and inode of a namespace's file, which tell it from all others. Raises OSError."""
     status = os.stat(path)
     return status.st_dev, status.st_ino

@@ -11,6 +11,9 @@ import select
 from .syscall import call
 
 _SIGKILL = 9
+_SIGNALS = 64
+_SIG_SETMASK = 2
+_SIGNAL_SET_SIZE = 128
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
@@ -70,7 +73,7 @@ def forbid_tracing() -> None:
 
 
 def keep_capabilities() -> None:
-    """The permitted set outlives the change from root to another user, until the next exec (PR_SET_KEEPCAPS)."""
+    """The permitted set outlives a change from root to another user, until the next exec."""
     call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
 
 
@@ -82,6 +85,19 @@ def forbid_new_privileges() -> None:
 def close_from(first: int) -> None:
     """Closes every descriptor from ``first`` up. Raises OSError (close_range(2), since 5.9)."""
     call("close_range", first, 0xFFFFFFFF, 0)
+
+
+def reset_signals() -> None:
+    """Every signal as a new program expects it: not ignored, not blocked, with its default action
+    (signal(7)).
+    """
+    for number in range(1, _SIGNALS + 1):
+        try:
+            call("signal", number, 0)
+        except OSError:
+            # EINVAL: SIGKILL, SIGSTOP, and those that libc keeps to itself.
+            continue
+    call("sigprocmask", _SIG_SETMASK, bytes(_SIGNAL_SET_SIZE), None)
 
 
 def set_hostname(name: str) -> None:

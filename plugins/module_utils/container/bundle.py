@@ -1,0 +1,179 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the launcher's two verbs share: where things are, how a bundle is read, how a failing step is told.
+
+Runs in the launcher, also between fork and exec inside a container: everything is imported beforehand, and
+nothing but the standard library's C parts and ``os`` is, for speed (``json`` alone would double the time to
+start).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from ..kernel import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CONTAINERS = "/var/lib/bare-containers/containers"
+RUN = "/run/bare-containers"
+LOGS = "/var/log/bare-containers"
+OCI_VERSION = "1.0.2"
+FAILED = 125
+"""The exit status for what the launcher itself could not do, as with docker and podman."""
+
+USER_ANNOTATION = "org.bare-containers.user"
+
+_EXEC = b"\n"
+_MAXIMUM = 4096
+
+
+class Refused(Exception):
+    """One sentence without its end: what can't be done, for the user to read."""
+
+
+class Report:
+    """The way a failing step is told to the one who waits: a pipe that closes by itself when exec succeeds.
+
+    What goes through it: a newline right before exec, so that a process that was killed on the way is told
+    from one that got there, or before or after that the errno (0 for none), a blank and the step.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.step = ""
+
+    def close_reader(self) -> None:
+        os.close(self.reader)
+
+    def move_to(self, descriptor: int) -> None:
+        """Moves the child's end to this number; exec closes it there too."""
+        os.dup2(self.writer, descriptor, inheritable=False)
+        self.writer = descriptor
+
+    def before_exec(self) -> None:
+        os.write(self.writer, _EXEC)
+
+    def failed(self, error: BaseException) -> None:
+        """Tells the error, as far as possible with the step it happened in."""
+        if isinstance(error, Refused):
+            text = f"0 {error}"
+        elif isinstance(error, OSError) and error.errno is not None:
+            where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+            text = f"{error.errno} {self.step}{where}"
+        else:
+            text = f"0 {self.step}: {type(error).__name__}: {error}"
+        os.write(self.writer, text.encode("utf-8", "backslashreplace")[:_MAXIMUM])
+
+    def outcome(self) -> str | None:
+        """Waits for exec or failure; None for exec, else what went wrong. Call it in the parent, once."""
+        os.close(self.writer)
+        told = b""
+        while True:
+            more = os.read(self.reader, _MAXIMUM)
+            if not more:
+                break
+            told += more
+        os.close(self.reader)
+        if told == _EXEC:
+            return None
+        if not told:
+            return "it was killed while being set up"
+        number, _blank, step = told.lstrip(_EXEC).decode().partition(" ")
+        return f"{step}: {os.strerror(int(number))}" if int(number) else step
+
+
+def parse_json(text: str) -> Any:
+    """The value of JSON ``text``. Raises ValueError."""
+    try:
+        from _json import make_scanner  # the C part of json.loads, without the cost of importing json
+    except ImportError:
+        import json
+
+        return json.loads(text)
+    decoder: Any = _Decoder()
+    try:
+        value, end = make_scanner(decoder)(text, len(text) - len(text.lstrip(_BLANKS)))
+    except StopIteration:
+        raise ValueError("not JSON") from None
+    if text[end:].strip(_BLANKS):
+        raise ValueError("more than one JSON value")
+    return value
+
+
+_BLANKS = " \t\n\r"
+
+
+class _Decoder:
+    """What the scanner asks of its decoder (json.JSONDecoder's attributes)."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = None
+
+
+def lock(run: str) -> int:
+    """Holds a container's folder in /run against other starts, until the descriptor and its copies are
+    closed.
+
+    The first process keeps its copy until exec, so whoever gets the lock sees a container that runs or does
+    not. Raises OSError.
+    """
+    os.makedirs(run, 0o711, exist_ok=True)
+    descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def running(run: str) -> tuple[int, int] | None:
+    """PID and start time of the container's first process, or None if it does not run. Raises OSError,
+    ValueError.
+    """
+    try:
+        state = parse_json(read_file(f"{run}/state.json"))
+    except FileNotFoundError:
+        return None
+    pid, started = state["pid"], state["start_time"]
+    return (pid, started) if process.start_time(pid) == started else None
+
+
+def read_file(path: str) -> str:
+    """Raises OSError."""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def write_file(path: str, text: str, mode: int = 0o600) -> None:
+    """Writes a file of a volatile file system (/run) so that readers see all or nothing of it. Raises
+    OSError.
+    """
+    beside = path + ".new"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+    os.rename(beside, path)
+
+
+def remove_file(path: str) -> None:
+    """Raises OSError; no such file is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def forget_modules() -> None:
+    """Takes from the interpreter every way to load more code: from here on it would be the container's."""
+    import sys
+
+    for places in (sys.path, sys.meta_path, sys.path_hooks, sys.path_importer_cache):
+        places.clear()

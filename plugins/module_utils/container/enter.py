@@ -1,0 +1,189 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``launch exec``: commands in running containers, with the container's own cgroup, namespaces and
+privileges.
+
+Each command has an attendant, a child of the launcher that enters the container's namespaces through its
+pidfd and forks the command there (who enters a PID namespace is not in it, only its children are, setns(2)).
+The attendant waits for the command, kills what is left of it when its time is up, and writes one line to
+standard output: ``NUMBER exited STATUS``, ``NUMBER killed SIGNAL``, ``NUMBER timeout`` or ``NUMBER failed
+SENTENCE``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..kernel import mount, namespace, process
+from . import bundle, privileges
+from .bundle import FAILED, Refused, Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TOGETHER = 8
+_NAMESPACES = ("mnt", "uts", "ipc", "net", "cgroup", "pid")
+_REPORT = 3
+_SENTENCE = 3000
+_KILL = 9
+
+
+def run(descriptor: int) -> int:
+    """Runs what the JSON in ``descriptor`` asks for: a list of ``{name, args, env, user, cwd, timeout,
+    stdio}``.
+
+    ``stdio`` are three descriptors of ours; ``user``, ``cwd`` and ``timeout`` (seconds) may be null. Returns
+    0.
+    """
+    process.die_with_parent()
+    with open(descriptor, encoding="utf-8") as file:
+        requests = bundle.parse_json(file.read())
+    attendants = 0
+    for number, request in enumerate(requests):
+        if attendants == _TOGETHER:
+            os.wait()
+            attendants -= 1
+        if os.fork() == 0:
+            _attend(number, request)
+        attendants += 1
+    for _attendant in range(attendants):
+        os.wait()
+    return 0
+
+
+def _attend(number: int, request: dict[str, Any]) -> None:
+    """The attendant's whole life. Never returns."""
+    try:
+        process.die_with_parent()
+        line = _Visit(request).result()
+    except Refused as refused:
+        line = f"failed {refused}"
+    except OSError as error:
+        line = f"failed {error.strerror}"
+    except BaseException as error:
+        line = f"failed {type(error).__name__}: {error}"
+    try:
+        text = line.replace("\n", " ").encode("utf-8", "backslashreplace")[:_SENTENCE]
+        os.write(1, b"%d %b\n" % (number, text))
+    finally:
+        os._exit(0)
+
+
+class _Visit:
+    """One command in one container."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self._request = request
+        self._report = Report()
+        run = f"{bundle.RUN}/{request['name']}"
+        state = bundle.running(run)
+        container = process.open_process(*state) if state else None
+        if state is None or container is None:
+            raise Refused(f"name: {request['name']!r} is not running")
+        self._config = bundle.parse_json(bundle.read_file(f"{run}/config.json"))
+        self._cgroup = _open_cgroup(state[0])
+        self._host_processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        bundle.forget_modules()
+        namespace.enter(container, *_NAMESPACES)
+
+    def result(self) -> str:
+        """Runs the command to its end and says how it ended. Raises OSError."""
+        child = os.fork()
+        if child == 0:
+            self._become_command()
+        failure = self._report.outcome()
+        if failure:
+            os.waitpid(child, 0)
+            return f"failed {failure}"
+        timeout = self._request["timeout"]
+        if timeout is not None and not process.wait_for_end(os.pidfd_open(child), timeout):
+            _kill_tree(child, self._host_processes)
+            os.waitpid(child, 0)
+            return "timeout"
+        _child, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            return f"killed {os.WTERMSIG(status)}"
+        return f"exited {os.WEXITSTATUS(status)}"
+
+    def _become_command(self) -> None:
+        """Never returns."""
+        try:
+            self._report.close_reader()
+            self._report.step = "session"
+            os.setsid()
+            for number, descriptor in enumerate(self._request["stdio"]):
+                os.dup2(descriptor, number)
+            self._report.step = "cgroup"
+            os.write(self._cgroup, b"0")
+            self._report.step = "user"
+            account = privileges.account_of(
+                os.open("/", os.O_PATH | os.O_CLOEXEC), self._config, self._request["user"]
+            )
+            self._report.move_to(_REPORT)
+            process.close_from(_REPORT + 1)
+            declared = self._config["process"]
+            privileges.limit_resources(declared.get("rlimits", []))
+            privileges.become(account, privileges.for_account(declared, account), self._report)
+            process.die_with_parent()
+            privileges.enter_directory(self._request["cwd"] or declared["cwd"], self._report)
+            environment = privileges.environment_of([*declared["env"], *self._request["env"]], account)
+            privileges.execute(self._request["args"], environment, self._report)
+        except BaseException as error:
+            self._report.failed(error)
+        finally:
+            os._exit(FAILED)
+
+
+def _open_cgroup(pid: int) -> int:
+    """The ``cgroup.procs`` of the cgroup that the process is in (cgroups(7), /proc/PID/cgroup). Raises
+    OSError, Refused.
+    """
+    top = mount.find("cgroup2")
+    for line in bundle.read_file(f"/proc/{pid}/cgroup").splitlines():
+        if top is not None and line.startswith("0::"):
+            return os.open(f"{top}{line[3:]}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    raise Refused("cgroup: no cgroup2 file system is mounted on this host")
+
+
+def _kill_tree(child: int, processes: int) -> None:
+    """Kills a command with all its descendants and its whole session, as ``processes``, the host's /proc,
+    shows them.
+
+    Again until none is left, as long as some were still being forked. Raises OSError.
+    """
+    while True:
+        family = {child}
+        table = _process_table(processes)
+        for _generation in table:
+            more = {pid for pid, parent, session in table if parent in family or session == child}
+            if more <= family:
+                break
+            family |= more
+        alive = family & {pid for pid, _parent, _session in table}
+        for pid in alive:
+            os.kill(pid, _KILL)
+        if alive <= {child}:
+            return
+
+
+def _process_table(processes: int) -> list[tuple[int, int, int]]:
+    """PID, parent's PID and session of every living process (proc(5), /proc/PID/stat)."""
+    table = []
+    for name in os.listdir(processes):
+        if not name.isdecimal():
+            continue
+        try:
+            descriptor = os.open(f"{name}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=processes)
+        except FileNotFoundError:
+            continue
+        try:
+            state, parent, _group, session = os.read(descriptor, 4096).rpartition(b")")[2].split()[:4]
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(descriptor)
+        if state not in (b"Z", b"X"):
+            table.append((int(name), int(parent), int(session)))
+    return table

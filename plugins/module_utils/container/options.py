@@ -1,0 +1,260 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options of container_process: podman_container's and the OCI runtime spec's names, each with its normal
+form.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from ..kernel import capability
+from ..module import NAME
+from ..options import Option, Options
+
+STATES = ("started", "stopped", "restarted", "absent")
+
+_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
+_VARIABLE = re.compile(r"[^=\0]+")
+_USER = re.compile(r"[0-9]+|[a-zA-Z_][a-zA-Z0-9_.-]*\$?")
+_SYSCTL = re.compile(r"[a-z0-9_-]+(\.[a-zA-Z0-9_-]+)+")
+_SYSCTL_VALUE = re.compile(r"[\x20-\x7e\t]+")
+_WORD = re.compile(r"[!-~]+")
+_LAST_ID = 0xFFFFFFFE
+
+_NAMESPACED_SYSCTLS = (
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+)
+"""The kernel's settings that belong to an IPC namespace (ipc_namespaces(7)); with ``fs.mqueue.*`` and
+``net.*`` all there are of a namespace."""
+
+_LIMITS = tuple(
+    name[len("RLIMIT_") :].lower()
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+)
+_UNLIMITED = 0xFFFFFFFFFFFFFFFF
+
+_VOLUME_OPTIONS = ("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "bind", "rbind")
+_TMPFS_OPTIONS = re.compile(
+    r"(size|nr_inodes)=[0-9]+[kmg%]?|mode=[0-7]{3,4}|(uid|gid)=[0-9]+|ro|rw|(no)?(suid|dev|exec)",
+    re.IGNORECASE,
+)
+
+
+def _command(value: list[Any]) -> list[str]:
+    words = [str(word) for word in value]
+    if not words or not words[0] or any("\0" in word for word in words):
+        raise ValueError("a list of words, the first of which is the program")
+    return words
+
+
+def _env(value: Mapping[str, Any]) -> dict[str, str]:
+    variables = {str(name): _text(item) for name, item in value.items()}
+    if not all(_VARIABLE.fullmatch(name) and "\0" not in item for name, item in variables.items()):
+        raise ValueError("names without '=' and values, neither with NUL characters")
+    return dict(sorted(variables.items()))
+
+
+def _text(value: Any) -> str:
+    """YAML's true is written as YAML writes it: Python's ``True`` is nothing that a program looks for."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _user(value: str) -> str:
+    user, colon, group = value.partition(":")
+    for part in [user, group] if colon else [user]:
+        if not _USER.fullmatch(part) or (part.isdecimal() and int(part) > _LAST_ID):
+            raise ValueError(
+                "USER or USER:GROUP, each a name or a number up to 4294967294, such as 1000:1000"
+            )
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or "\0" in value or ".." in value.split("/"):
+        raise ValueError("an absolute path without '..'")
+    return os.path.normpath("/" + value.lstrip("/"))
+
+
+def _mount_point(value: str) -> str:
+    path = _absolute(value)
+    if path == "/" or path.split("/")[1] in ("proc", "sys"):
+        raise ValueError("a path inside the container that is not '/' and not in /proc or /sys")
+    return path
+
+
+def _hostname(value: str) -> str:
+    if not _HOSTNAME.fullmatch(value):
+        raise ValueError("up to 64 letters, digits, '.' and '-', beginning and ending with a letter or digit")
+    return value
+
+
+def _volumes(value: list[str]) -> list[dict[str, Any]]:
+    volumes = [_volume(text) for text in value]
+    if len({volume["destination"] for volume in volumes}) < len(volumes):
+        raise ValueError("one volume for each path inside the container")
+    return volumes
+
+
+def _volume(text: str) -> dict[str, Any]:
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0].startswith("/"):
+        raise ValueError(f"SOURCE:DESTINATION[:OPTIONS] with absolute paths, which {text!r} is not")
+    options = [option for option in parts[2].split(",") if option] if len(parts) == 3 else []
+    for option in options:
+        if option not in _VOLUME_OPTIONS:
+            raise ValueError(f"volumes with the options {', '.join(_VOLUME_OPTIONS)}, not {option!r}")
+    if not {"bind", "rbind"} & set(options):
+        options.insert(0, "rbind")
+    return {"source": _absolute(parts[0]), "destination": _mount_point(parts[1]), "options": options}
+
+
+def _tmpfs(value: Mapping[str, Any]) -> dict[str, list[str]]:
+    mounts = {
+        _mount_point(path): [option for option in str(options or "").split(",") if option]
+        for path, options in value.items()
+    }
+    for options in mounts.values():
+        for option in options:
+            if not _TMPFS_OPTIONS.fullmatch(option):
+                raise ValueError(f"the mount options of tmpfs(5) such as size=64m,mode=1777, not {option!r}")
+    return mounts
+
+
+def _capabilities(value: list[str]) -> list[str]:
+    names = [_capability(name) for name in value]
+    for name in names:
+        if name != "ALL" and name not in capability.NAMES:
+            raise ValueError(f"names of capabilities(7) such as NET_ADMIN, or ALL, not {name!r}")
+    return names
+
+
+def _capability(name: str) -> str:
+    upper = name.upper()
+    return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
+
+
+def _sysctls(value: Mapping[str, Any]) -> dict[str, str]:
+    settings = {str(key): str(item) for key, item in value.items()}
+    for key, item in settings.items():
+        namespaced = key in _NAMESPACED_SYSCTLS or key.startswith(("net.", "fs.mqueue."))
+        if not _SYSCTL.fullmatch(key) or not namespaced:
+            accepted = ", ".join(("net.*", "fs.mqueue.*", *_NAMESPACED_SYSCTLS))
+            raise ValueError(f"settings of the container's own namespaces ({accepted}), which {key!r} is not")
+        if not _SYSCTL_VALUE.fullmatch(item):
+            raise ValueError(f"values of printable characters, which that of {key!r} is not")
+    return dict(sorted(settings.items()))
+
+
+def _ulimits(value: list[str]) -> dict[str, list[int]]:
+    return dict(sorted(_ulimit(text) for text in value))
+
+
+def _ulimit(text: str) -> tuple[str, list[int]]:
+    name, equals, limits = text.partition("=")
+    soft, colon, hard = limits.partition(":")
+    numbers = [_limit(soft), _limit(hard if colon else soft)]
+    if name not in _LIMITS or not equals or numbers[0] > numbers[1]:
+        raise ValueError(
+            f"NAME=SOFT[:HARD] with a name of {', '.join(_LIMITS)} and SOFT up to HARD, not {text!r}"
+        )
+    return name, numbers
+
+
+def _limit(text: str) -> int:
+    if text in ("-1", "unlimited"):
+        return _UNLIMITED
+    if not re.fullmatch(r"[0-9]{1,19}", text):
+        raise ValueError(f"limits that are a number or 'unlimited', not {text!r}")
+    return int(text)
+
+
+def _oom_score(value: int) -> int:
+    if not -1000 <= value <= 1000:
+        raise ValueError("a number from -1000 to 1000")
+    return value
+
+
+def _addresses(value: list[str]) -> list[str]:
+    from ipaddress import ip_address
+
+    try:
+        return [str(ip_address(address)) for address in value]
+    except ValueError:
+        raise ValueError("IP addresses such as 10.0.0.53") from None
+
+
+def _words(value: list[str]) -> list[str]:
+    if not all(_WORD.fullmatch(word) for word in value):
+        raise ValueError("words without blanks")
+    return list(value)
+
+
+def _hosts(value: Mapping[str, Any]) -> dict[str, str]:
+    names = _words([str(name) for name in value])
+    return dict(sorted(zip(names, _addresses([str(address) for address in value.values()]))))
+
+
+def _signal(value: str) -> str:
+    name = str(value).upper()
+    if name.isdecimal():
+        numbers = {number.value: number.name for number in signal.Signals}
+        name = numbers.get(int(name), "")
+    elif not name.startswith("SIG"):
+        name = f"SIG{name}"
+    if name not in signal.Signals.__members__:
+        raise ValueError("the name or number of a signal such as SIGTERM (signal(7))")
+    return name
+
+
+def _seconds(value: int) -> int:
+    if value < 0:
+        raise ValueError("a number of seconds, 0 or more")
+    return value
+
+
+OPTIONS = Options(
+    (
+        NAME,
+        Option("state", default="started", choices=STATES),
+        Option("command", type="list", elements="str", normalise=_command),
+        Option("env", type="dict", normalise=_env),
+        Option("user", normalise=_user),
+        Option("workdir", default="/", aliases=("working_dir",), normalise=_absolute),
+        Option("hostname", normalise=_hostname),
+        Option("rootfs", type="path", normalise=_absolute),
+        Option("rootfs_mode", default="overlay", choices=("overlay", "read_only", "direct")),
+        Option("network", default="auto", choices=("auto", "none", "host")),
+        Option("volumes", type="list", elements="str", aliases=("volume",), normalise=_volumes),
+        Option("tmpfs", type="dict", normalise=_tmpfs),
+        Option("cap_add", type="list", elements="str", compare="set", normalise=_capabilities),
+        Option("cap_drop", type="list", elements="str", compare="set", normalise=_capabilities),
+        Option("privileged", type="bool", default=False),
+        Option("no_new_privileges", type="bool"),
+        Option("sysctl", type="dict", normalise=_sysctls),
+        Option("ulimit", type="list", elements="str", aliases=("ulimits",), normalise=_ulimits),
+        Option("oom_score_adj", type="int", normalise=_oom_score),
+        Option("dns", type="list", elements="str", normalise=_addresses),
+        Option("dns_search", type="list", elements="str", normalise=_words),
+        Option("dns_options", type="list", elements="str", aliases=("dns_option",), normalise=_words),
+        Option("etc_hosts", type="dict", aliases=("add_hosts",), normalise=_hosts),
+        Option("stop_signal", default="SIGTERM", normalise=_signal),
+        Option("stop_timeout", type="int", default=10, normalise=_seconds),
+        Option("restart_policy", default="no", choices=("no", "on-failure", "always", "unless-stopped")),
+        Option("supervisor", default="auto", choices=("auto", "systemd", "direct")),
+    )
+)

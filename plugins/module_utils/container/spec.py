@@ -1,0 +1,324 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A declaration as a bundle: config.json of the OCI runtime spec 1.0.2, and the container's own files in
+/etc.
+
+Pure functions: everything they need to know of the host is in the Host they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import host
+from ..converge import Failure
+from ..kernel import capability
+from .bundle import OCI_VERSION, USER_ANNOTATION
+
+Entry = Mapping[str, Any]
+Config = dict[str, Any]
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+DEFAULT_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)
+"""Podman's default (containers.conf(5), default_capabilities). Docker's has three more: AUDIT_WRITE, NET_RAW,
+which ping(8) does without when net.ipv4.ping_group_range lets it, and MKNOD, which is the host's disks
+without a device filter."""
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+"""What Docker and podman hide of the host (docs.docker.com, security; podman-run(1), --security-opt mask)."""
+
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup")
+_PING = {"net.ipv4.ping_group_range": "0 2147483647"}
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the host has to do with a container.
+
+    ``layers`` are the directories of its root file system, lowest first; ``network`` is the kept declaration
+    of its network; ``cgroup`` the path of its cgroup below the cgroup2 mount, None where systemd decides.
+    ``resolver`` are the lines of the host's resolv.conf(5) by keyword; ``capabilities`` all that a process of
+    this host may have.
+    """
+
+    layers: Sequence[str]
+    network: Entry | None = None
+    cgroup: str | None = None
+    resolver: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    capabilities: Sequence[str] = capability.NAMES
+
+
+def config(declared: Entry, given: Host) -> Config:
+    """The container's config.json. Raises Failure."""
+    privileged = declared["privileged"]
+    linux: Config = {
+        "namespaces": _namespaces(declared, given),
+        "sysctl": _sysctls(declared),
+        "maskedPaths": [] if privileged else list(MASKED_PATHS),
+        "readonlyPaths": [] if privileged else list(READONLY_PATHS),
+    }
+    if given.cgroup is not None:
+        linux["cgroupsPath"] = given.cgroup
+    return {
+        "ociVersion": OCI_VERSION,
+        "hostname": hostname(declared),
+        "root": {"path": _root(declared, given), "readonly": declared["rootfs_mode"] == "read_only"},
+        "process": _process(declared, given),
+        "mounts": _mounts(declared, given),
+        "linux": linux,
+        "annotations": {USER_ANNOTATION: declared["user"]} if "user" in declared else {},
+    }
+
+
+def etc_files(declared: Entry, given: Host) -> dict[str, str]:
+    """The text of the files of its own that a container has in /etc, by name."""
+    return {
+        "hostname": hostname(declared) + "\n",
+        "hosts": _hosts(declared, given),
+        "resolv.conf": _resolv_conf(declared, given),
+    }
+
+
+def hostname(declared: Entry) -> str:
+    return str(declared.get("hostname", declared["name"]))
+
+
+def has_overlay(declared: Entry) -> bool:
+    """Whether the root is an overlay with a layer of the container's own, or the declared directory itself."""
+    return bool(declared["rootfs_mode"] != "direct")
+
+
+def read_resolver(text: str) -> dict[str, list[str]]:
+    """The words behind each keyword of a resolv.conf(5), of which a repeated ``nameserver`` adds, others
+    replace.
+    """
+    lines: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        keyword, *words = line.split() or [""]
+        if keyword == "nameserver":
+            lines.setdefault(keyword, []).extend(words[:1])
+        elif keyword in ("search", "options"):
+            lines[keyword] = words
+    return lines
+
+
+def _namespaces(declared: Entry, given: Host) -> list[dict[str, str]]:
+    namespaces = [{"type": kind} for kind in _NAMESPACES]
+    if declared["network"] == "host":
+        return namespaces
+    if declared["network"] == "auto" and given.network is not None:
+        return [*namespaces, {"type": "network", "path": f"/run/netns/{declared['name']}"}]
+    return [*namespaces, {"type": "network"}]
+
+
+def _sysctls(declared: Entry) -> dict[str, str]:
+    own = declared.get("sysctl", {})
+    if declared["network"] != "host":
+        return {**_PING, **own}
+    for key in own:
+        if key.startswith("net."):
+            raise Failure(
+                f"sysctl: {key!r} would be set on the host, whose network the container has (network: host); "
+                "nothing was changed."
+            )
+    return dict(own)
+
+
+def _root(declared: Entry, given: Host) -> str:
+    if has_overlay(declared):
+        return "rootfs"
+    if len(given.layers) != 1:
+        raise Failure(
+            f"rootfs_mode: 'direct' takes a root file system of one layer and this one has "
+            f"{len(given.layers)}; 'overlay' takes any number; nothing was changed."
+        )
+    return given.layers[0]
+
+
+def _process(declared: Entry, given: Host) -> Config:
+    user, _colon, group = declared.get("user", "0").partition(":")
+    process: Config = {
+        "terminal": False,
+        "user": {"uid": _number(user), "gid": _number(group)},
+        "args": list(declared["command"]),
+        "env": [f"{name}={value}" for name, value in _environment(declared).items()],
+        "cwd": declared["workdir"],
+        "capabilities": _capabilities(declared, given),
+        "noNewPrivileges": declared.get("no_new_privileges", not declared["privileged"]),
+        "rlimits": [
+            {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+            for name, (soft, hard) in declared.get("ulimit", {}).items()
+        ],
+    }
+    if "oom_score_adj" in declared:
+        process["oomScoreAdj"] = declared["oom_score_adj"]
+    return process
+
+
+def _number(identity: str) -> int:
+    """A name's id is only known inside: the launcher looks it up, from the annotation."""
+    return int(identity) if identity.isdecimal() else 0
+
+
+def _environment(declared: Entry) -> dict[str, str]:
+    return {"PATH": PATH, "HOSTNAME": hostname(declared), **declared.get("env", {})}
+
+
+def _capabilities(declared: Entry, given: Host) -> dict[str, list[str]]:
+    """The five sets: root has what is granted; another user has only what was added by name, and can regain
+    the rest.
+
+    That is podman's way (podman-run(1), --cap-add). Nothing is inheritable but for that other user.
+    """
+    added = set(declared.get("cap_add", []))
+    missing = added - {"ALL"} - set(given.capabilities)
+    if missing:
+        raise Failure(
+            f"cap_add: {min(missing)!r} is not in this host's bounding set, so nothing on it can have it; "
+            "nothing was changed."
+        )
+    granted = _granted(declared, given)
+    if declared.get("user", "0").partition(":")[0] in ("0", "root"):
+        sets = {"bounding": granted, "effective": granted, "permitted": granted}
+    else:
+        own = granted if "ALL" in added else granted & added
+        sets = {**dict.fromkeys(_SETS, own), "bounding": granted}
+    return {name: [each for each in capability.NAMES if each in sets.get(name, ())] for name in _SETS}
+
+
+_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+
+
+def _granted(declared: Entry, given: Host) -> set[str]:
+    add, drop = set(declared.get("cap_add", [])), set(declared.get("cap_drop", []))
+    default = given.capabilities if declared["privileged"] or "ALL" in add else DEFAULT_CAPABILITIES
+    granted = set() if "ALL" in drop else set(default) - drop
+    return (granted | (add - drop)) & set(given.capabilities)
+
+
+def _mounts(declared: Entry, given: Host) -> list[Config]:
+    """In the order in which they are made. What the user mounts at the place of a default mount replaces it."""
+    directory = host.directory(declared["name"])
+    own = [{"type": "bind", **volume} for volume in declared.get("volumes", [])]
+    own += [
+        _tmpfs(path, ["nosuid", "nodev", "mode=1777"], options)
+        for path, options in declared.get("tmpfs", {}).items()
+    ]
+    taken = {mount["destination"] for mount in own}
+    default = [
+        *_kernel_mounts(declared),
+        _tmpfs("/tmp", ["nosuid", "nodev", "mode=1777", "size=64m"], []),
+        *(_etc_mount(directory, name) for name in ("hostname", "hosts", "resolv.conf")),
+    ]
+    root = [_overlay(directory, given)] if has_overlay(declared) else []
+    return [*root, *(mount for mount in default if mount["destination"] not in taken), *own]
+
+
+def _overlay(directory: Path, given: Host) -> Config:
+    lower = ":".join(_escape(layer) for layer in reversed(given.layers))
+    options = [f"lowerdir={lower}", f"upperdir={directory}/upper", f"workdir={directory}/work"]
+    return {"destination": "/", "type": "overlay", "source": "overlay", "options": options}
+
+
+def _escape(path: str) -> str:
+    """A path in an option of overlayfs, where ``:`` and ``,`` separate
+    (Documentation/filesystems/overlayfs.rst).
+    """
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def _kernel_mounts(declared: Entry) -> list[Config]:
+    """The kernel's own file systems, as runc mounts them; the cgroup is read-only unless privileged."""
+    view = ["nosuid", "noexec", "nodev"]
+    readonly = [] if declared["privileged"] else ["ro"]
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
+    return [
+        _mount("/proc", "proc", view),
+        _mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount("/dev/pts", "devpts", pts),
+        _mount("/dev/shm", "tmpfs", [*view, "mode=1777", "size=65536k"], "shm"),
+        _mount("/dev/mqueue", "mqueue", view),
+        _mount("/sys", "sysfs", [*view, *readonly]),
+        _mount("/sys/fs/cgroup", "cgroup2", [*view, *readonly], "cgroup"),
+    ]
+
+
+def _mount(destination: str, kind: str, options: list[str], source: str | None = None) -> Config:
+    return {"destination": destination, "type": kind, "source": source or kind, "options": options}
+
+
+def _tmpfs(path: str, default: list[str], options: list[str]) -> Config:
+    given = {option.partition("=")[0].lower() for option in options}
+    opposite = {"nosuid": "suid", "nodev": "dev"}
+    kept = [
+        option
+        for option in default
+        if option.partition("=")[0] not in given and opposite.get(option) not in given
+    ]
+    return _mount(path, "tmpfs", [*kept, *(option for option in options if option not in opposite.values())])
+
+
+def _etc_mount(directory: Path, name: str) -> Config:
+    return {
+        "destination": f"/etc/{name}",
+        "type": "bind",
+        "source": f"{directory}/etc/{name}",
+        "options": ["bind", "nosuid", "noexec", "nodev"],
+    }
+
+
+def _hosts(declared: Entry, given: Host) -> str:
+    """hosts(5): itself by its own addresses, by the loopback one where it has none."""
+    network = given.network if given.network and declared["network"] == "auto" else {}
+    addresses = [address.partition("/")[0] for address in network.get("address", [])]
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
+    lines += [f"{address} {hostname(declared)}" for address in addresses or ["127.0.1.1"]]
+    lines += [f"{address} {name}" for name, address in declared.get("etc_hosts", {}).items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _resolv_conf(declared: Entry, given: Host) -> str:
+    """resolv.conf(5) as declared, else the host's own without what only the host can reach: its loopback."""
+    reachable = [
+        address
+        for address in given.resolver.get("nameserver", ())
+        if declared["network"] == "host" or not address.startswith(("127.", "::1"))
+    ]
+    lines = [f"nameserver {address}" for address in declared.get("dns", reachable)]
+    for keyword, option in (("search", "dns_search"), ("options", "dns_options")):
+        words = declared.get(option, given.resolver.get(keyword, ()))
+        if words:
+            lines.append(f"{keyword} {' '.join(words)}")
+    return "".join(f"{line}\n" for line in lines)
