@@ -1,0 +1,173 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cgroupfs manager: a cgroup of our own, made and written directly."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..converge import Failure, Step
+from ..kernel import cgroup, file
+from ..shell import command, write_value
+from . import files, hierarchy
+from .files import Value
+from .live import Live
+
+OURS = "bare"
+"""The cgroup below the root under which cgroups of ours are by default: it is made, and goes with the last of
+them."""
+
+_SECONDS = 10.0
+
+
+class Cgroupfs:
+    """One cgroup that is made, limited and removed by hand.
+
+    A controller is enabled from the root down in the cgroup.subtree_control of every cgroup above, before the
+    next one is made, and only when a declared value needs it (cgroup-v2, "Controlling Controllers"). It stays
+    enabled in cgroups that are not ours, the root among them: others may have come to rely on it.
+    """
+
+    name = "cgroupfs"
+
+    def __init__(self, path: Path, values: Mapping[str, Value], frozen: bool | None) -> None:
+        """``values`` are those declared, by file; the others are expected at the kernel's default."""
+        self.path = path
+        self._values = values
+        self._frozen = frozen
+        self._live = Live(path)
+
+    def read(self, other_files: Sequence[str]) -> dict[str, Any]:
+        if not self._live.exists():
+            return {"state": "absent"}
+        return {"state": "present", **self._live.read(other_files, self._frozen is not None)}
+
+    def expect(self, *, known: bool) -> dict[str, Any]:
+        """``known`` says that the cgroup is ours by its kept declaration. Raises Failure."""
+        self._require_place(known)
+        hierarchy.require((files.label(file), controller) for file, controller in self._needs())
+        self._live.require_room(self._values)
+        state: dict[str, Any] = {"state": "present", "controls": files.beside_default(self._values)}
+        if self._frozen is not None:
+            state["frozen"] = self._frozen
+        return state
+
+    def steps(self, actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[Step]:
+        steps = []
+        if actual["state"] == "absent" or actual["controls"] != expected["controls"]:
+            steps += self._making_steps(actual["state"] == "absent")
+        steps += self._live.write_steps(actual.get("controls", {}), expected["controls"])
+        if expected.get("frozen", False) != actual.get("frozen", False):
+            steps.append(self._freeze_step(expected["frozen"]))
+        return steps
+
+    def removal_steps(self, actual: Mapping[str, Any]) -> list[Step]:
+        """What takes the cgroup away, with the processes in it."""
+        if actual["state"] == "absent":
+            return []
+        kill = [self._kill_step()] if cgroup.processes(self.path) else []
+        return [*kill, self._remove_step()]
+
+    def processes(self) -> list[int]:
+        return cgroup.processes(self.path)
+
+    def facts(self, other_files: Sequence[str]) -> dict[str, Any]:
+        return self._live.facts(other_files)
+
+    def _needs(self) -> list[tuple[str, str]]:
+        """Each declared file that is not at its default, with its controller."""
+        controllers = [(file, files.controller_of(file)) for file in files.beside_default(self._values)]
+        return [(file, controller) for file, controller in controllers if controller is not None]
+
+    def _ancestors(self) -> list[Path]:
+        """From the root to the parent."""
+        root = hierarchy.root()
+        above = [parent for parent in self.path.parents if root in parent.parents]
+        return [root, *reversed(above)]
+
+    def _require_place(self, known: bool) -> None:
+        root = hierarchy.root()
+        if root / OURS in self.path.parents:
+            return
+        if not self.path.parent.is_dir():
+            raise Failure(
+                f"parent: there is no cgroup {self.path.parent}; it takes one that exists, or one below "
+                f"{OURS}, which is made when it is missing; nothing was changed."
+            )
+        if self.path.is_dir() and not known:
+            raise Failure(
+                f"name: the cgroup {self.path} exists and was not made by this module; choose another name "
+                "or parent; nothing was changed."
+            )
+
+    def _making_steps(self, new: bool) -> list[Step]:
+        """Every cgroup from the root to ours, and in each but ours the controllers that ours needs."""
+        needed = list(dict.fromkeys(controller for __, controller in self._needs()))
+        steps = []
+        for ancestor in self._ancestors():
+            if not ancestor.is_dir():
+                steps.append(_make_step(ancestor))
+            enabled = (cgroup.read(ancestor, "cgroup.subtree_control") or "").split()
+            missing = [controller for controller in needed if controller not in enabled]
+            if missing:
+                steps.append(_enable_step(ancestor, missing))
+        return [*steps, _make_step(self.path)] if new else steps
+
+    def _freeze_step(self, frozen: bool) -> Step:
+        def apply() -> None:
+            if not cgroup.set_frozen(self.path, frozen, _SECONDS):
+                raise Failure(
+                    f"{self.path} did not become {'frozen' if frozen else 'thawed'} in {_SECONDS:.0f} "
+                    "seconds."
+                )
+
+        return Step("frozen", (write_value(self.path / "cgroup.freeze", str(int(frozen))),), apply)
+
+    def _kill_step(self) -> Step:
+        def apply() -> None:
+            if not cgroup.kill(self.path, _SECONDS):
+                raise Failure(
+                    f"Processes in {self.path} did not end within {_SECONDS:.0f} seconds of SIGKILL."
+                )
+
+        wait = f"until grep -qx 'populated 0' {self.path}/cgroup.events; do sleep 0.1; done"
+        return Step("processes", (write_value(self.path / "cgroup.kill", "1"), wait), apply)
+
+    def _remove_step(self) -> Step:
+        """Ours, all below it, and those above it that are ours too and now without children."""
+        ours = hierarchy.root() / OURS
+        above = [parent for parent in self.path.parents if parent == ours or ours in parent.parents]
+
+        def apply() -> None:
+            cgroup.remove(self.path)
+            if above:
+                file.remove_empty(above[0], up_to=ours.parent)
+
+        removals = [command(["rmdir", *cgroup.with_descendants(self.path)])]
+        removals += [command(["rmdir", "--ignore-fail-on-non-empty", parent]) for parent in above]
+        return Step("state", tuple(removals), apply)
+
+
+def _make_step(path: Path) -> Step:
+    return Step("state", (command(["mkdir", "-p", path]),), lambda: path.mkdir(exist_ok=True))
+
+
+def _enable_step(path: Path, controllers: Sequence[str]) -> Step:
+    text = " ".join(f"+{controller}" for controller in controllers)
+
+    def apply() -> None:
+        try:
+            cgroup.write(path, "cgroup.subtree_control", text)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise Failure(
+                f"parent: {path} can't give the controllers {', '.join(controllers)} to the cgroups below "
+                f"it while it has processes of its own (cgroup-v2, No Internal Process Constraint)."
+            ) from None
+
+    return Step("controllers", (write_value(path / "cgroup.subtree_control", text),), apply)
