@@ -1,0 +1,257 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container's network as declared, with every default filled in, and what can't stand beside another's."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..converge import Failure
+from .options import LINK_PREFIX, split_published
+
+NETNS = "/run/netns"
+"""Where ip-netns(8) has its names."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One container's network. ``address`` is ``ADDRESS/LENGTH`` each, ``gateway`` at most one of each
+    family,
+    ``publish`` in the options' normal form."""
+
+    name: str
+    interface: str
+    address: tuple[str, ...]
+    gateway: tuple[str, ...]
+    bridge: str | None
+    mtu: int
+    mac_address: str
+    nat: bool
+    publish: tuple[str, ...]
+
+    @classmethod
+    def resolve(cls, name: str, entry: Mapping[str, Any]) -> Network:
+        """The network of an entry in normal form, or of a kept declaration. Raises Failure for what can't
+        be."""
+        network = cls(
+            name=name,
+            interface=entry["interface"],
+            address=tuple(entry["address"]),
+            gateway=tuple(entry["gateway"] or _first_hosts(entry["address"])),
+            bridge=entry.get("bridge"),
+            mtu=entry["mtu"],
+            mac_address=entry.get("mac_address") or stable_mac(name),
+            nat=entry["nat"],
+            publish=tuple(entry["publish"]),
+        )
+        _check(network)
+        return network
+
+    def declaration(self) -> dict[str, Any]:
+        """What is kept on the host: plain data, without the name."""
+        kept = asdict(self)
+        del kept["name"]
+        return {option: list(value) if isinstance(value, tuple) else value for option, value in kept.items()}
+
+    @property
+    def host_link(self) -> str:
+        """The name of the link's end on the host."""
+        return host_link(self.name)
+
+    @property
+    def host_mac(self) -> str:
+        """The MAC address of the link's end on the host."""
+        return stable_mac(f"{self.name} on the host")
+
+    @property
+    def uplink(self) -> str:
+        """The link of the host that the container is behind."""
+        return self.bridge or self.host_link
+
+    @property
+    def interfaces(self) -> list[Any]:
+        """The addresses, as ipaddress.ip_interface() has them."""
+        return [ipaddress.ip_interface(address) for address in self.address]
+
+    @property
+    def main_addresses(self) -> list[Any]:
+        """The first address of each family, IPv4 first: what ports are forwarded to."""
+        found: dict[int, Any] = {}
+        for interface in self.interfaces:
+            found.setdefault(interface.version, interface)
+        return [found[version] for version in sorted(found)]
+
+    @property
+    def subnets(self) -> list[Any]:
+        """The networks that the addresses are in, once each."""
+        return list(dict.fromkeys(interface.network for interface in self.interfaces))
+
+    @property
+    def gateway_interfaces(self) -> list[str]:
+        """The gateways, each with the prefix length of the subnet that it is in."""
+        return [
+            f"{gateway}/{subnet.prefixlen}"
+            for gateway in self.gateway
+            for subnet in self.subnets
+            if ipaddress.ip_address(gateway) in subnet
+        ]
+
+
+def namespace_path(name: str) -> str:
+    """The path of a container's named network namespace."""
+    return f"{NETNS}/{name}"
+
+
+def host_link(name: str) -> str:
+    """The name of a container's link on the host: ``bare-NAME``, or a digest for NAME where that is too
+    long."""
+    plain = LINK_PREFIX + name
+    return plain if len(plain) <= 15 else LINK_PREFIX + _digest(name).hex()[:10]
+
+
+def stable_mac(seed: str) -> str:
+    """A MAC address that the same seed always gives: unicast, locally administered (RFC 7042, section
+    2.1)."""
+    return "02:" + _digest(seed)[:5].hex(":")
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _first_hosts(addresses: Sequence[str]) -> list[str]:
+    """The first host address of the first subnet of each family; of two addresses (RFC 3021) the lower."""
+    first: dict[int, str] = {}
+    for interface in map(ipaddress.ip_interface, addresses):
+        subnet = interface.network
+        offset = 0 if subnet.prefixlen >= subnet.max_prefixlen - 1 else 1
+        first.setdefault(interface.version, str(subnet.network_address + offset))
+    return [first[version] for version in sorted(first)]
+
+
+def _check(network: Network) -> None:
+    """Raises Failure where the options contradict each other."""
+    for gateway in map(ipaddress.ip_address, network.gateway):
+        if any(gateway == interface.ip for interface in network.interfaces):
+            raise Failure(
+                f"address: {gateway} is declared for {network.name} and is its gateway's, the host's own; "
+                f"it takes "
+                "another address, or another gateway; nothing was changed."
+            )
+        if not any(gateway in subnet for subnet in network.subnets):
+            raise Failure(
+                f"gateway: {str(gateway)!r} is outside the subnet of {network.name}'s address "
+                f"({', '.join(network.address) or 'none'}); it takes an address inside; nothing was changed."
+            )
+    versions = {interface.version for interface in network.interfaces}
+    if network.mtu < 1280 and 6 in versions:
+        raise Failure(
+            f"mtu: {network.mtu} is too small for IPv6, it takes 1280 or more; nothing was changed."
+        )
+    for option in ("nat", "publish"):
+        if getattr(network, option) and not versions:
+            raise Failure(f"{option}: {network.name} has no address, it takes one; nothing was changed.")
+    for published in network.publish:
+        on = split_published(published)[0]
+        if on is not None and ipaddress.ip_address(on).version not in versions:
+            raise Failure(
+                f"publish: {published!r} of {network.name} is on an address of the family that the "
+                f"container has "
+                "none of; it takes one of the same family; nothing was changed."
+            )
+
+
+def refuse_conflicts(networks: Sequence[Network]) -> None:
+    """Raises Failure for the first two networks that can't be on one host together."""
+    _refuse_same_link(networks)
+    _refuse_same_address(networks)
+    _refuse_same_port(networks)
+    _refuse_two_gateways(networks)
+    _refuse_overlap(networks)
+
+
+def _refuse_same_link(networks: Sequence[Network]) -> None:
+    taken: dict[str, str] = {}
+    for network in networks:
+        other = taken.setdefault(network.host_link, network.name)
+        if other != network.name:
+            raise Failure(
+                f"name: {network.name!r} and {other!r} would both have {network.host_link} as their link "
+                f"on the "
+                "host; one of them takes another name; nothing was changed."
+            )
+
+
+def _refuse_same_address(networks: Sequence[Network]) -> None:
+    gateways = {gateway: network.name for network in networks for gateway in network.gateway}
+    taken: dict[str, str] = {}
+    for network in networks:
+        for address in (str(interface.ip) for interface in network.interfaces):
+            other = taken.setdefault(address, network.name)
+            if other != network.name:
+                raise Failure(
+                    f"address: {address} is declared for {other} and for {network.name}, each takes its own; "
+                    "nothing was changed."
+                )
+            if address in gateways:
+                raise Failure(
+                    f"address: {address} of {network.name} is the gateway of {gateways[address]}; it takes "
+                    f"another; "
+                    "nothing was changed."
+                )
+
+
+def _refuse_same_port(networks: Sequence[Network]) -> None:
+    taken: dict[tuple[str, int], list[tuple[str | None, str, str]]] = {}
+    for network in networks:
+        for published in network.publish:
+            on, port, _inside, protocol = split_published(published)
+            others = taken.setdefault((protocol, port), [])
+            for other_on, other, other_published in others:
+                if on == other_on or None in (on, other_on):
+                    raise Failure(
+                        f"publish: {published!r} of {network.name} takes the same port of the host as "
+                        f"{other_published!r} of {other}, each takes its own; nothing was changed."
+                    )
+            others.append((on, network.name, published))
+
+
+def _refuse_two_gateways(networks: Sequence[Network]) -> None:
+    """Containers of one subnet have one gateway: it is on one link of the host, for all."""
+    seen: dict[Any, tuple[str, str]] = {}
+    for network in networks:
+        for gateway in network.gateway_interfaces:
+            other, taken = seen.setdefault(ipaddress.ip_interface(gateway).network, (network.name, gateway))
+            if gateway != taken:
+                raise Failure(
+                    f"gateway: {gateway} of {network.name} and {taken} of {other} are of the same subnet, "
+                    f"which takes "
+                    "one for all; nothing was changed."
+                )
+
+
+def _refuse_overlap(networks: Sequence[Network]) -> None:
+    """A subnet is behind one link of the host: it could not tell otherwise where to send."""
+    subnets = sorted(
+        (subnet.version, subnet, network.uplink, network.name)
+        for network in networks
+        for subnet in network.subnets
+    )
+    around: list[tuple[int, Any, str, str]] = []
+    for each in subnets:
+        _version, subnet, uplink, name = each
+        while around and not around[-1][1].overlaps(subnet):
+            around.pop()
+        if around and around[-1][2] != uplink:
+            _version, other_subnet, other_uplink, other = around[-1]
+            raise Failure(
+                f"address: the subnet {subnet} of {name} behind {uplink} overlaps with {other_subnet} of "
+                f"{other} "
+                f"behind {other_uplink}; they take one bridge, or a subnet each; nothing was changed."
+            )
+        around.append(each)

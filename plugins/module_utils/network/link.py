@@ -1,0 +1,244 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Steps that change links, addresses and routes: each one netlink request, and the ip(8) command for it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..converge import Step
+from ..kernel import file
+from ..shell import command, write_value
+from . import netlink
+
+IPV6 = Path("/proc/sys/net/ipv6")
+"""Is there where the kernel has IPv6."""
+
+ACCEPT_RA = "ipv6/accept_ra"
+ROUTE_LOCALNET = "ipv4/route_localnet"
+
+_IFA_F_NODAD = 2
+
+_WORDS: dict[str, Callable[[Any], list[str]]] = {
+    "up": lambda up: ["up" if up else "down"],
+    "mac": lambda mac: ["address", mac],
+    "mtu": lambda mtu: ["mtu", str(mtu)],
+    "master": lambda bridge: ["master", bridge] if bridge else ["nomaster"],
+    "stp": lambda on: ["type", "bridge", "stp_state", str(int(on))],
+}
+"""What ip-link(8) says after ``set dev LINK`` for each setting of a link."""
+
+_ATTRIBUTES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "up": lambda up: {"state": "up" if up else "down"},
+    "mac": lambda mac: {"address": mac},
+    "mtu": lambda mtu: {"mtu": mtu},
+    "master": lambda bridge: {"master": socket.if_nametoindex(bridge) if bridge else 0},
+    "stp": lambda on: {"kind": "bridge", "br_stp_state": int(on)},
+}
+"""What pyroute2 takes for the same; a name's index is looked up when the step is applied."""
+
+
+def setting_path(link: str, setting: str) -> Path:
+    """The file of ``ipv4/NAME`` or ``ipv6/NAME`` of a link (the kernel's networking/ip-sysctl.rst)."""
+    family, _slash, name = setting.partition("/")
+    return Path("/proc/sys/net", family, "conf", link, name)
+
+
+class Place:
+    """A network namespace to change: the host's own, or a container's by its name and path.
+
+    Every method gives one step; ``changes`` is what the state calls that which it changes.
+    """
+
+    def __init__(self, name: str | None = None, path: str | None = None) -> None:
+        self._path = path
+        self._ip = ["ip"] if name is None else ["ip", "-n", name]
+        self._enter = [] if name is None else ["ip", "netns", "exec", name]
+
+    def request(self, changes: str, words: Sequence[str], request: Callable[[Any], Any]) -> Step:
+        """One netlink request, given the session, and what ip(8) takes for the same."""
+
+        def apply() -> None:
+            with netlink.session(self._path) as ip:
+                request(ip)
+
+        return Step(changes, (command([*self._ip, *words]),), apply)
+
+    def delete_link(self, changes: str, link: str) -> Step:
+        """Deletes a link and, of a veth, the other end too; it is fine if it has just gone by itself."""
+
+        def request(ip: Any) -> None:
+            try:
+                ip.link("del", index=socket.if_nametoindex(link))
+            except Exception:
+                if any(name == link for _index, name in socket.if_nameindex()):
+                    raise
+
+        return self.request(changes, ["link", "delete", link], request)
+
+    def set_link(self, changes: str, link: str, setting: str, value: Any) -> Step:
+        """Sets ``up``, ``mac``, ``mtu``, ``master`` (a name or None), ``stp``, or a setting_path() to a
+        string."""
+        changes = f"{changes}.{setting}"
+        if setting in _WORDS:
+            return self.request(
+                changes,
+                ["link", "set", "dev", link, *_WORDS[setting](value)],
+                lambda ip: ip.link("set", index=socket.if_nametoindex(link), **_ATTRIBUTES[setting](value)),
+            )
+        return self.write(changes, setting_path(link, setting), value)
+
+    def replace_address(self, changes: str, link: str, address: str) -> Step:
+        """Gives a link an address, whether it has it or not, usable at once (no duplicate address
+        detection)."""
+        six = ":" in address
+        words = ["address", "replace", address, "dev", link, *(["nodad"] if six else [])]
+        flags = {"flags": _IFA_F_NODAD} if six else {}
+        return self.request(changes, words, lambda ip: ip.addr("replace", **_address(link, address), **flags))
+
+    def delete_address(self, changes: str, link: str, address: str) -> Step:
+        """Takes an address from a link; with a first one of a subnet go the others of it."""
+        words = ["address", "delete", address, "dev", link]
+        return self.request(changes, words, lambda ip: ip.addr("delete", **_address(link, address)))
+
+    def replace_route(self, changes: str, route: str) -> Step:
+        """Sets a route, in the words of ip-route(8), whether there is one to that destination or not."""
+        words = ["route", "replace", *route.split()]
+        return self.request(changes, words, lambda ip: ip.route("replace", **_route(route)))
+
+    def delete_route(self, changes: str, route: str) -> Step:
+        words = ["route", "delete", *route.split()]
+        return self.request(changes, words, lambda ip: ip.route("delete", **_route(route)))
+
+    def write(self, changes: str, path: Path, value: str) -> Step:
+        """Writes a file of /proc/sys/net, which shows the namespace of who opens it."""
+
+        def apply() -> None:
+            with netlink.entered(self._path):
+                path.write_text(value, encoding="ascii")
+
+        line = write_value(path, value)
+        return Step(changes, (command([*self._enter, "sh", "-c", line]) if self._enter else line,), apply)
+
+
+def _address(link: str, address: str) -> dict[str, Any]:
+    plain, _slash, length = address.partition("/")
+    return {"index": socket.if_nametoindex(link), "address": plain, "prefixlen": int(length)}
+
+
+_ROUTE_KEYWORDS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "via": lambda gateway: {"gateway": gateway},
+    "dev": lambda link: {"oif": socket.if_nametoindex(link)},
+    "metric": lambda metric: {"priority": int(metric)},
+    "proto": lambda protocol: {"proto": protocol},
+    "scope": lambda scope: {"scope": scope},
+    "src": lambda address: {"prefsrc": address},
+}
+
+
+def _route(route: str) -> dict[str, Any]:
+    """pyroute2's arguments for a route in the words of ip-route(8): ``[TYPE] DESTINATION [KEYWORD
+    VALUE]…``."""
+    words = route.split()
+    arguments: dict[str, Any] = {"type": words.pop(0)} if words[0] in netlink.ROUTE_TYPES.values() else {}
+    destination = words.pop(0)
+    arguments["family"] = socket.AF_INET6 if ":" in destination else socket.AF_INET
+    arguments["dst"] = "default" if destination in ("default", netlink.DEFAULT6) else destination
+    for keyword, value in zip(words[::2], words[1::2]):
+        arguments.update(_ROUTE_KEYWORDS[keyword](value))
+    return arguments
+
+
+def connected_route(link: str, address: str) -> str | None:
+    """The route that the kernel sets for an address of a link, in full, or None for a single IPv4 address."""
+    interface = ipaddress.ip_interface(address)
+    if interface.version == 6:
+        return f"{interface.network} dev {link} proto kernel metric 256"
+    if interface.network.prefixlen == 32:
+        return None
+    return f"{interface.network} dev {link} proto kernel scope link src {interface.ip}"
+
+
+def read_settings(link: str, settings: Sequence[str]) -> dict[str, str]:
+    """These settings of a link in the calling thread's namespace; without those of IPv6 where there is none."""
+    values = {setting: file.read_text(setting_path(link, setting)) for setting in settings}
+    return {setting: value.strip() for setting, value in values.items() if value is not None}
+
+
+def inner_settings() -> dict[str, str]:
+    """What a container's end of a link has: no addresses or routes by router advertisements."""
+    return {ACCEPT_RA: "0"} if IPV6.exists() else {}
+
+
+def outer_settings(*, localnet: bool) -> dict[str, str]:
+    """What a link of the host to containers has: no advertisements taken from them (CVE-2020-10749), and
+    ``localnet`` says whether 127.0.0.0/8 is reached over it."""
+    return {**inner_settings(), ROUTE_LOCALNET: "1" if localnet else "0"}
+
+
+def new_settings() -> dict[str, str]:
+    """What a link of the host that is still to be made is known to have of them."""
+    return read_settings("default", [ROUTE_LOCALNET])
+
+
+def link_steps(
+    place: Place,
+    changes: str,
+    link: str,
+    now: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    before_localnet: Callable[[], None] = lambda: None,
+) -> list[Step]:
+    """From the link as it is to what is wanted, by the keys of ``wanted``: those of set_link() and
+    ``addresses``.
+
+    Router advertisements are refused before it is up. ``before_localnet`` raises where 127.0.0.0/8 is not to
+    be
+    opened to the link.
+    """
+    steps = {
+        key: place.set_link(changes, link, key, value)
+        for key, value in wanted.items()
+        if key not in ("addresses", "peer") and now.get(key) != value
+    }
+    if ROUTE_LOCALNET in steps and wanted[ROUTE_LOCALNET] == "1":
+        steps[ROUTE_LOCALNET] = _after(before_localnet, steps[ROUTE_LOCALNET])
+    away, back = _address_steps(place, f"{changes}.addresses", link, now["addresses"], wanted["addresses"])
+    up = [steps.pop("up")] if "up" in steps else []
+    localnet = [steps.pop(ROUTE_LOCALNET)] if ROUTE_LOCALNET in steps else []
+    return [*steps.values(), *away, *up, *back, *localnet]
+
+
+def _after(check: Callable[[], None], step: Step) -> Step:
+    def apply() -> None:
+        check()
+        step.apply()
+
+    return replace(step, apply=apply)
+
+
+def _address_steps(
+    place: Place, changes: str, link: str, now: Sequence[str], wanted: Sequence[str]
+) -> tuple[list[Step], list[Step]]:
+    """The steps that take addresses away and those that give them.
+
+    With the first address of an IPv4 subnet go the others of it (net/ipv4/devinet.c), so these are given
+    again.
+    """
+    away = [address for address in now if address not in wanted]
+    shaken = {ipaddress.ip_interface(address).network for address in away}
+    back = [
+        address
+        for address in wanted
+        if address not in now or ipaddress.ip_interface(address).network in shaken
+    ]
+    return (
+        [place.delete_address(changes, link, address) for address in away],
+        [place.replace_address(changes, link, address) for address in back],
+    )

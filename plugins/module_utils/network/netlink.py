@@ -1,0 +1,176 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Netlink (rtnetlink(7)) through pyroute2, in any network namespace: what is there, as plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from ..converge import Failure
+from ..kernel import namespace
+
+ROUTE_TYPES = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
+"""The types of route that lead nowhere, by number (rtnetlink(7))."""
+
+DEFAULT6 = "::/0"
+"""IPv6's default route, spelled so that a route's destination always tells its family."""
+
+_IFF_UP = 1
+_RT_TABLE_MAIN = 254
+_RTM_F_CLONED = 0x200
+_RTPROT_RA = 9
+_KERNELS_METRICS = {2: (0,), 10: (0, 256, 1024)}
+"""The metrics by address family that are given where none was asked for (net/ipv6/route.c)."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A network interface. ``peer`` is the index of a veth's other end, in the namespace ``peer_namespace``
+    as our
+    side numbers it (ip-netns(8), "set"); both are None where the other end is here too, or there is none."""
+
+    name: str
+    index: int
+    kind: str | None
+    up: bool
+    mac: str
+    mtu: int
+    master: int | None
+    peer: int | None
+    peer_namespace: int | None
+    stp: bool
+
+
+@contextlib.contextmanager
+def session(path: str | None = None) -> Iterator[Any]:
+    """A pyroute2.IPRoute in the network namespace of ``path``, or in ours; the calling thread is in there
+    with it.
+
+    Raises OSError with the kernel's errno, Failure where pyroute2 is missing.
+    """
+    route, error = _library()
+    with entered(path), contextlib.closing(route()) as ip:
+        try:
+            yield ip
+        except error as answer:
+            raise OSError(answer.code, os.strerror(answer.code)) from None
+
+
+def entered(path: str | None) -> AbstractContextManager[None]:
+    """The calling thread is in the network namespace of ``path``, or stays where it is. Raises OSError."""
+    return contextlib.nullcontext() if path is None else namespace.inside(path, "net")
+
+
+def _library() -> tuple[Any, Any]:
+    """IPRoute and NetlinkError: imported only now, because that takes longer than all else a module does."""
+    try:
+        from pyroute2 import IPRoute, NetlinkError
+    except ImportError:
+        raise Failure(
+            f"pyroute2 is missing for {sys.executable}: install the package python3-pyroute2; nothing was "
+            f"changed."
+        ) from None
+    return IPRoute, NetlinkError
+
+
+def links(ip: Any) -> dict[str, Link]:
+    """The links of the session's namespace, by name."""
+    return {link.name: link for link in map(_link, ip.get_links())}
+
+
+def _link(message: Any) -> Link:
+    peer = message.get_attr("IFLA_LINK")
+    return Link(
+        name=message.get_attr("IFLA_IFNAME"),
+        index=message["index"],
+        kind=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND"),
+        up=bool(message["flags"] & _IFF_UP),
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU"),
+        master=message.get_attr("IFLA_MASTER"),
+        peer=peer,
+        peer_namespace=message.get_attr("IFLA_LINK_NETNSID"),
+        stp=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_STP_STATE")),
+    )
+
+
+def addresses(ip: Any) -> dict[int, list[str]]:
+    """``ADDRESS/LENGTH`` of every link of the session's namespace, sorted, by the link's index.
+
+    Without what the kernel gives by itself: the loopback's own and IPv6 link-local ones.
+    """
+    found: dict[int, list[str]] = {}
+    for message in ip.get_addr():
+        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        if not (address.startswith(("127.", "fe80:")) or address == "::1"):
+            found.setdefault(message["index"], []).append(f"{address}/{message['prefixlen']}")
+    return {index: sorted(each) for index, each in found.items()}
+
+
+def routes(ip: Any, names: dict[int, str]) -> list[str]:
+    """The main table of the session's namespace in the words of ip-route(8), sorted; ``names`` are the
+    links' by index.
+
+    Without those of IPv6 link-local addresses.
+    """
+    shown = [_route(message, names) for message in ip.get_routes(family=0) if _is_of_main_table(message)]
+    return sorted(shown)
+
+
+def _is_of_main_table(message: Any) -> bool:
+    table = message.get_attr("RTA_TABLE") or message["table"]
+    kernels_own = (message.get_attr("RTA_DST") or "").startswith(("fe80:", "ff00:"))
+    return table == _RT_TABLE_MAIN and not kernels_own and not message["flags"] & _RTM_F_CLONED
+
+
+def _route(message: Any, names: dict[int, str]) -> str:
+    """``[TYPE] DESTINATION [via GATEWAY] [dev LINK] [metric NUMBER]``."""
+    nowhere = ROUTE_TYPES.get(message["type"])
+    words = [nowhere] if nowhere else []
+    words.append(_destination(message))
+    gateway = message.get_attr("RTA_GATEWAY")
+    if gateway:
+        words += ["via", gateway]
+    index = message.get_attr("RTA_OIF")
+    if index is not None and not nowhere:
+        words += ["dev", names.get(index, str(index))]
+    metric = message.get_attr("RTA_PRIORITY") or 0
+    if metric not in _KERNELS_METRICS[message["family"]]:
+        words += ["metric", str(metric)]
+    return " ".join(words)
+
+
+def _destination(message: Any) -> str:
+    if message["dst_len"]:
+        return f"{message.get_attr('RTA_DST')}/{message['dst_len']}"
+    return DEFAULT6 if message["family"] == socket.AF_INET6 else "default"
+
+
+def namespace_number(ip: Any, path: str) -> int | None:
+    """How the session's namespace numbers the one of ``path`` as its peer, or None if it does not. Raises
+    OSError."""
+    descriptor = namespace.open_file(path)
+    try:
+        number: int = ip.get_netnsid(fd=descriptor)["nsid"]
+    finally:
+        os.close(descriptor)
+    return None if number is None or number < 0 else number
+
+
+def links_with_learned_routes(ip: Any, links: dict[str, Link]) -> list[str]:
+    """The links that router advertisements gave a default route to (RFC 4861), where the kernel itself takes
+    them."""
+    found = {
+        message.get_attr("RTA_OIF")
+        for message in ip.get_routes(family=socket.AF_INET6)
+        if message["proto"] == _RTPROT_RA and not message["dst_len"]
+    }
+    return sorted(link.name for link in links.values() if link.index in found)

@@ -1,0 +1,158 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options of a container's network, and their normal forms."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+
+from ..module import NAME
+from ..options import Option, Options
+
+LINK_PREFIX = "bare-"
+"""What the host's end of every container's link begins with; no bridge may."""
+
+_LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_RESERVED_LINKS = ("lo", "all", "default")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PUBLISH = re.compile(
+    r"(?:(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>\d{1,5}):(?P<inside>\d{1,5})(?:/(?P<protocol>tcp|udp))?"
+)
+
+
+def link_name(value: str) -> str:
+    """``value`` where it can name a link: IFNAMSIZ is 16 with the closing zero. Raises ValueError."""
+    if not _LINK.fullmatch(value) or value in _RESERVED_LINKS:
+        raise ValueError("up to 15 letters, digits, '_', '.' and '-', not one of lo, all, default")
+    return value
+
+
+def bridge_name(value: str) -> str:
+    """A link's name that can't be a container's own. Raises ValueError."""
+    if value.startswith(LINK_PREFIX):
+        raise ValueError(f"a link's name that does not begin with {LINK_PREFIX!r}, as the containers' own do")
+    return link_name(value)
+
+
+def addresses(values: list[str]) -> list[str]:
+    """``ADDRESS/LENGTH`` each, compressed, in the order given: the first of a family is the container's main
+    one.
+
+    Raises ValueError for what no host can have.
+    """
+    return [_host_address(value) for value in values]
+
+
+def _host_address(value: str) -> str:
+    wanted = "an address with its prefix length such as 10.200.0.2/24 or fd00:200::2/64"
+    if "/" not in value:
+        raise ValueError(wanted)
+    try:
+        interface = ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError(wanted) from None
+    _refuse_special(interface.ip)
+    network = interface.network
+    last = network.broadcast_address if interface.version == 4 else None
+    if network.prefixlen < network.max_prefixlen - 1 and interface.ip in (network.network_address, last):
+        raise ValueError(f"{wanted}, and {interface.ip} is the network's own or its broadcast address")
+    return interface.with_prefixlen
+
+
+def gateways(values: list[str]) -> list[str]:
+    """At most one address of each family, IPv4 first. Raises ValueError."""
+    wanted = "an IP address such as 10.200.0.1, or one of each family"
+    try:
+        parsed = [ipaddress.ip_address(value) for value in values]
+    except ValueError:
+        raise ValueError(wanted) from None
+    for address in parsed:
+        _refuse_special(address)
+    if len({address.version for address in parsed}) < len(parsed):
+        raise ValueError(wanted)
+    return [str(address) for address in sorted(parsed, key=lambda address: address.version)]
+
+
+def _refuse_special(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Raises ValueError for what is no address of one host, or the kernel's own to give."""
+    kernels_own = address.version == 6 and address.is_link_local
+    if address.is_multicast or address.is_loopback or address.is_unspecified or kernels_own:
+        raise ValueError(
+            "the address of one host, neither loopback, multicast, unspecified nor IPv6 link-local"
+        )
+
+
+def mtu(value: int) -> int:
+    """What the kernel takes for a veth: at least what IPv4 needs (RFC 791). Raises ValueError."""
+    if not 68 <= value <= 65535:
+        raise ValueError("a number from 68 to 65535")
+    return value
+
+
+def mac_address(value: str) -> str:
+    """Six octets in lower case with colons, of one host. Raises ValueError."""
+    text = value.lower().replace("-", ":")
+    if not _MAC.fullmatch(text) or int(text[:2], 16) & 1 or text == "00:00:00:00:00:00":
+        raise ValueError("a unicast MAC address such as 02:00:0a:c8:00:02")
+    return text
+
+
+def publish(values: list[str]) -> list[str]:
+    """``[HOSTIP:]PORT:PORT/PROTOCOL`` each, an IPv6 HOSTIP in brackets. Raises ValueError."""
+    return [_published(value) for value in values]
+
+
+def _published(value: str) -> str:
+    wanted = (
+        "HOSTPORT:PORT or HOSTIP:HOSTPORT:PORT, then /tcp or /udp, such as 8080:80 or 127.0.0.1:5353:53/udp"
+    )
+    match = _PUBLISH.fullmatch(value)
+    if match is None:
+        raise ValueError(wanted)
+    ports = int(match["port"]), int(match["inside"])
+    if not all(1 <= port <= 65535 for port in ports):
+        raise ValueError(f"{wanted}, with ports from 1 to 65535")
+    return f"{_published_on(match['host'], wanted)}{ports[0]}:{ports[1]}/{match['protocol'] or 'tcp'}"
+
+
+def _published_on(host: str | None, wanted: str) -> str:
+    if host is None:
+        return ""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise ValueError(wanted) from None
+    if address.is_unspecified or address.is_multicast or (address.version == 6 and address.is_loopback):
+        raise ValueError(f"{wanted}; without HOSTIP a port is published on every address of the host but ::1")
+    return f"[{address}]:" if address.version == 6 else f"{address}:"
+
+
+def split_published(value: str) -> tuple[str | None, int, int, str]:
+    """Host address or None, host port, port inside and protocol of a value in normal form."""
+    match = _PUBLISH.fullmatch(value)
+    assert match is not None, value
+    host = match["host"]
+    return host.strip("[]") if host else None, int(match["port"]), int(match["inside"]), match["protocol"]
+
+
+def _strings(**options: Any) -> dict[str, Any]:
+    return {"type": "list", "elements": "str", "compare": "list", "default": [], **options}
+
+
+OPTIONS = Options(
+    (
+        NAME,
+        Option("state", default="present", choices=("present", "absent"), declared=False),
+        Option("interface", default="eth0", normalise=link_name),
+        Option("address", **_strings(normalise=addresses)),
+        Option("gateway", **_strings(normalise=gateways)),
+        Option("bridge", normalise=bridge_name),
+        Option("mtu", type="int", default=1500, normalise=mtu),
+        Option("mac_address", normalise=mac_address),
+        Option("nat", type="bool", default=False),
+        Option("publish", **_strings(normalise=publish, compare="set")),
+    )
+)

@@ -1,0 +1,169 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the resources of one task read together: the declared networks of this host, its links, what is
+ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import host
+from ..converge import Failure
+from ..kernel import file
+from . import namespace, netlink
+from .declared import Network, namespace_path, refuse_conflicts
+from .link import IPV6
+
+DIRECTORY = host.STATE / "network"
+"""What the containers' networks share on this host."""
+
+RECORD = DIRECTORY / "host.json"
+"""The bridges that we made, and the host's settings that we changed with their values before."""
+
+FORWARDING = {4: Path("/proc/sys/net/ipv4/ip_forward"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
+"""The switch that makes the host a router, by IP version (the kernel's networking/ip-sysctl.rst)."""
+
+NO_RECORD: dict[str, Any] = {"bridges": [], "settings": {}}
+
+_ACCEPT_RA_WITH_FORWARDING = "2"
+
+
+class Survey:
+    """``kept`` are the networks on disk by container, ``declared`` the same overlaid with this task's;
+    ``links`` and ``addresses`` the host's as netlink has them, ``numbers`` those of the task's namespaces by
+    container,
+    ``record`` what RECORD holds. All are there after refresh(), which the engine calls before every reading.
+
+    ``firewall_is_loaded`` is kept by the Firewall, the first resource of a task.
+    """
+
+    kept: dict[str, Network]
+    declared: dict[str, Network]
+    links: dict[str, netlink.Link]
+    addresses: dict[int, list[str]]
+    numbers: dict[str, int | None]
+    record: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.task: dict[str, Network | None] = {}
+        self.firewall_is_loaded = False
+
+    def declare(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Takes the entries of this task, in normal form. Raises Failure for one that can't be."""
+        for entry in entries:
+            present = entry["state"] == "present"
+            self.task[entry["name"]] = Network.resolve(entry["name"], entry) if present else None
+
+    def refresh(self) -> None:
+        """Reads all anew. Raises Failure for what can't be on this host, OSError."""
+        self.kept = self._read_kept()
+        overlaid: dict[str, Network | None] = {**self.kept, **self.task}
+        self.declared = {name: network for name, network in sorted(overlaid.items()) if network is not None}
+        refuse_conflicts(list(self.declared.values()))
+        self.record = json.loads(file.read_text(RECORD) or "null") or NO_RECORD
+        with netlink.session() as ip:
+            self.links = netlink.links(ip)
+            self.addresses = netlink.addresses(ip)
+            self.numbers = {
+                name: netlink.namespace_number(ip, path)
+                for name, path in ((name, namespace_path(name)) for name in self.task)
+                if namespace.exists(path)
+            }
+            self._refuse_links()
+            self._refuse_losing_routes(ip)
+
+    def _read_kept(self) -> dict[str, Network]:
+        kept = {}
+        for name in host.declared_names("network"):
+            declaration = host.Declaration(name, "network")
+            try:
+                kept[name] = Network.resolve(name, declaration.read() or {})
+            except (KeyError, TypeError, ValueError):
+                raise Failure(
+                    f"{declaration.path} is no declaration of this collection; remove it to have the "
+                    f"container "
+                    "declared anew; nothing was changed."
+                ) from None
+        return kept
+
+    def is_ours(self, bridge: str) -> bool:
+        """Whether we made the bridge, or are about to."""
+        return bridge not in self.links or bridge in self.record["bridges"]
+
+    def is_gateway_of(self, network: Network) -> bool:
+        """Whether the host holds the container's gateway address: not on a bridge that is somebody else's."""
+        return bool(network.gateway) and (network.bridge is None or self.is_ours(network.bridge))
+
+    def bridges(self) -> list[str]:
+        """Our bridges that are declared."""
+        names = {network.bridge for network in self.declared.values() if network.bridge is not None}
+        return sorted(name for name in names if self.is_ours(name))
+
+    def routed_versions(self) -> set[int]:
+        """The IP versions that the host has to forward for the declared networks.
+
+        IPv6 only for those that ask to be reached or to reach out: forwarding changes what the host takes
+        from routers.
+        """
+        versions = set()
+        for network in self.declared.values():
+            asks = network.nat or bool(network.publish)
+            for interface in network.interfaces:
+                if asks or (interface.version == 4 and self.is_gateway_of(network)):
+                    versions.add(interface.version)
+        return versions
+
+    def reaches_localhost(self, uplink: str) -> bool:
+        """Whether ports published on the host's 127.0.0.1 lead to a container behind this link."""
+        return any(
+            network.publish and self.is_gateway_of(network) and network.main_addresses[0].version == 4
+            for network in self.declared.values()
+            if network.uplink == uplink
+        )
+
+    def require_firewall(self) -> None:
+        """Raises Failure unless the rules are loaded that shut all but the host itself out of 127.0.0.0/8."""
+        if not self.firewall_is_loaded:
+            raise Failure(
+                "127.0.0.0/8 of this host is not opened to the container's link, because the firewall that "
+                "guards it "
+                "could not be loaded; all else was changed as declared."
+            )
+
+    def _refuse_links(self) -> None:
+        for network in self.task.values():
+            if network is None:
+                continue
+            link = self.links.get(network.bridge or "")
+            if link is not None and link.kind != "bridge":
+                raise Failure(
+                    f"bridge: {network.bridge!r} of {network.name} is a link of this host that is no bridge "
+                    f"(it is {link.kind or 'a device'}); it takes a bridge or a new name; nothing was "
+                    f"changed."
+                )
+            if any(interface.version == 6 for interface in network.interfaces) and not IPV6.exists():
+                raise Failure(
+                    f"address: {network.name} has an IPv6 address and the kernel of this host has no IPv6; "
+                    f"it takes "
+                    "IPv4 addresses here; nothing was changed."
+                )
+
+    def _refuse_losing_routes(self, ip: Any) -> None:
+        """With forwarding on, the kernel drops the default routes that it learned from routers, unless told
+        not to."""
+        if 6 not in self.routed_versions() or FORWARDING[6].read_text(encoding="ascii").strip() == "1":
+            return
+        for link in netlink.links_with_learned_routes(ip, self.links):
+            setting = Path("/proc/sys/net/ipv6/conf", link, "accept_ra")
+            if setting.read_text(encoding="ascii").strip() != _ACCEPT_RA_WITH_FORWARDING:
+                raise Failure(
+                    f"nat and publish of IPv6 addresses need net.ipv6.conf.all.forwarding=1, with which "
+                    f"this host loses "
+                    f"its own IPv6 default route, learned from a router on {link}: set "
+                    f"net.ipv6.conf.{link}.accept_ra=2 "
+                    "first; nothing was changed."
+                )

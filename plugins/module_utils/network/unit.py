@@ -1,0 +1,99 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The unit that rebuilds the networks at boot, where PID 1 is systemd: no playbook has to run for that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import host
+from ..converge import Failure, State, Step
+from ..shell import command
+from .script import TextFile, digest
+from .survey import DIRECTORY, Survey
+
+UNIT = "bare-network.service"
+
+_LINK = host.UNITS / "multi-user.target.wants" / UNIT
+
+
+class BootUnit:
+    """The resource of the unit; without systemd there is none, and the state says so by being empty."""
+
+    name = "_boot"
+
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+        self._unit = TextFile(host.UNITS / UNIT)
+
+    def read(self) -> State:
+        if not host.systemd_is_init():
+            return {}
+        return {"unit": self._unit.digest(), "enabled": os.path.lexists(_LINK)}
+
+    def expect(self, actual: State) -> State:
+        if not actual:
+            return actual
+        names = list(self._survey.declared)
+        return {"unit": digest(unit_lines(names)) if names else None, "enabled": bool(names)}
+
+    def plan(self, actual: State, expected: State) -> Sequence[Step]:
+        if actual == expected:
+            return []
+        steps = []
+        if actual["enabled"] and not expected["enabled"]:
+            steps.append(_switch("disable"))
+        if expected["unit"] is None and actual["unit"] is not None:
+            steps.append(_reloading(self._unit.remove_step("unit")))
+        elif actual["unit"] != expected["unit"]:
+            steps.append(_reloading(self._unit.write_step("unit", unit_lines(list(self._survey.declared)))))
+        if expected["enabled"] and not actual["enabled"]:
+            steps.append(_switch("enable"))
+        return steps
+
+    def facts(self, actual: State) -> Mapping[str, Any]:
+        return {}
+
+
+def unit_lines(names: Sequence[str]) -> list[str]:
+    """systemd.service(5); a network that can't be rebuilt does not keep the others from being."""
+    shared = [f"ExecStart=/bin/sh {DIRECTORY / 'host.sh'}"]
+    own = [f"ExecStart=-/bin/sh {host.directory(name) / 'network.sh'}" for name in names]
+    return [
+        "[Unit]",
+        "Description=Networks of the containers of bare.containers",
+        "After=network.target nftables.service firewalld.service systemd-sysctl.service",
+        "",
+        "[Service]",
+        "Type=oneshot",
+        "RemainAfterExit=yes",
+        *shared,
+        *own,
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+
+
+def _switch(verb: str) -> Step:
+    return Step("enabled", (command(["systemctl", verb, UNIT]),), lambda: _systemctl(verb, UNIT))
+
+
+def _reloading(step: Step) -> Step:
+    """The step, after which systemd knows the unit anew."""
+
+    def apply() -> None:
+        step.apply()
+        _systemctl("daemon-reload")
+
+    return Step(step.changes, (*step.commands, command(["systemctl", "daemon-reload"])), apply)
+
+
+def _systemctl(*arguments: str) -> None:
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failure(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")

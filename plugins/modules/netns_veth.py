@@ -1,0 +1,228 @@
+#!/usr/bin/python
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: netns_veth
+short_description: Gives containers a network namespace and a link into it
+version_added: 0.1.0
+author: ["bare.containers contributors (@bare-containers)"]
+description:
+  - Makes a named network namespace C(/run/netns/NAME), which C(ip netns) knows too, and a veth pair into it, with addresses,
+    a default route, and the host's side of it. The namespace outlives the container's process.
+  - The host's end stands alone and holds the gateway's address, or is a port of O(bridge), which then holds it.
+  - All of the namespace is the container's. Links, addresses and routes in there that are not declared are removed; lo is up.
+    IPv6 link-local addresses are the kernel's own affair.
+  - Network address translation and published ports are rules of one nftables table, C(inet bare_containers), which is
+    replaced as a whole. All other rules of the host are left alone. Every rule has a counter, and the container's name as its
+    comment. Where another table drops forwarded packets, it has to let those of the containers pass.
+  - The host forwards IPv4 (C(net.ipv4.ip_forward)) as long as it is the gateway of a declared container, and IPv6
+    (C(net.ipv6.conf.all.forwarding)) as long as one with an IPv6 address has O(nat) or O(publish). When the last of them goes,
+    these settings get the value back that they had before.
+  - Bridges and links of this module take no router advertisements. A bridge made by this module goes with its last container.
+  - Everything is kept as shell commands under C(/var/lib/bare-containers) too, and with systemd as PID 1 the unit
+    C(bare-network.service) rebuilds it all at boot with them.
+extends_documentation_fragment:
+  - bare.containers.attributes
+  - bare.containers.attributes.action_group
+  - bare.containers.batch
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+requirements:
+  - python3-pyroute2 >= 0.7.2
+  - nftables, for O(nat) and O(publish)
+  - iproute2, for rebuilding at boot
+options:
+  name:
+    description:
+      - The container's name, up to 64 letters, digits, C(_), C(.) and C(-), beginning with a letter or digit.
+      - The host's end of the link is called C(bare-NAME), with a digest in place of a name longer than 10 characters.
+      - Required unless O(batch) is given.
+    type: str
+  state:
+    description:
+      - With V(absent) the namespace, the link and the rules are removed, and what was only there for them.
+    type: str
+    choices: [present, absent]
+    default: present
+  interface:
+    description: The name of the link inside.
+    type: str
+    default: eth0
+  address:
+    description:
+      - Addresses of the link inside, each with its prefix length, such as V(10.200.0.2/24) or V(fd00:200::2/64).
+      - The first one of each family is where published ports lead. No two containers on a host have the same address,
+        and a subnet is behind one bridge, or behind one container's own link.
+    type: list
+    elements: str
+    default: []
+  gateway:
+    description:
+      - The address on the host's side, which the default route leads to; at most one of each family, inside the subnet of an
+        O(address).
+      - By default the first host address of the subnet of the first O(address) of each family.
+      - On a bridge that this module did not make, the address is not set anywhere. It is then somebody else's.
+    type: list
+    elements: str
+    default: []
+  bridge:
+    description:
+      - The bridge that the host's end is a port of. It is made when it does not exist, and then belongs to this module, with all its
+        addresses.
+      - A bridge that exists otherwise is used as it is.
+    type: str
+  mtu:
+    description: The greatest packet of the link, at both ends.
+    type: int
+    default: 1500
+  mac_address:
+    description:
+      - The MAC address of the link inside.
+      - By default derived from O(name), so that it is the same on every run and every host.
+    type: str
+  nat:
+    description:
+      - Whether what the container sends out by other links of the host gets the host's address (masquerading).
+    type: bool
+    default: false
+  publish:
+    description:
+      - Ports of the host that lead to the container, as V(HOSTPORT:PORT), V(HOSTPORT:PORT/udp) or V(HOSTIP:HOSTPORT:PORT), with an
+        IPv6 V(HOSTIP) in brackets. Without V(HOSTIP) a port is published on all addresses of the host.
+      - The host itself reaches them on its own addresses, C(127.0.0.1) included, but not on C(::1), and not on C(127.0.0.1) where
+        the container is on a bridge that this module did not make. For that C(route_localnet) is set on the bridge or link, and the
+        firewall drops everything between containers and C(127.0.0.0/8).
+    type: list
+    elements: str
+    default: []
+seealso:
+  - module: bare.containers.container_process
+"""
+
+EXAMPLES = r"""
+- name: A web server behind a bridge, published on port 8080
+  bare.containers.netns_veth:
+    name: web
+    bridge: bare0
+    address: 10.200.0.2/24
+    nat: true
+    publish: ["8080:80"]
+
+- name: As in the lesson, a pair of links and nothing else
+  bare.containers.netns_veth:
+    name: lesson
+    address: 10.201.0.2/24
+    nat: true
+
+- name: Many containers in one task
+  bare.containers.netns_veth:
+    batch:
+      - {name: front, bridge: bare1, address: [10.202.0.2/24, "fd00:202::2/64"], publish: ["127.0.0.1:8081:80", "5353:53/udp"]}
+      - {name: back, bridge: bare1, address: 10.202.0.3/24}
+
+- name: No network any more
+  bare.containers.netns_veth:
+    name: lesson
+    state: absent
+"""
+
+RETURN = r"""
+netns:
+  description: The path of the network namespace.
+  returned: O(name) is given and O(state=present)
+  type: str
+  sample: /run/netns/web
+interface:
+  description: The name of the link inside.
+  returned: O(name) is given and O(state=present)
+  type: str
+  sample: eth0
+host_interface:
+  description: The name of the link's end on the host.
+  returned: O(name) is given and O(state=present)
+  type: str
+  sample: bare-web
+mac_address:
+  description: The MAC address of the link inside.
+  returned: O(name) is given and O(state=present)
+  type: str
+  sample: "02:50:38:d1:10:4e"
+address:
+  description: The addresses inside, each with its prefix length, in the order declared.
+  returned: O(name) is given and O(state=present)
+  type: list
+  elements: str
+  sample: [10.200.0.2/24]
+gateway:
+  description: The addresses that the default routes lead to.
+  returned: O(name) is given and O(state=present)
+  type: list
+  elements: str
+  sample: [10.200.0.1]
+bridge:
+  description: The bridge that the link is a port of, or none.
+  returned: O(name) is given and O(state=present)
+  type: str
+  sample: bare0
+commands:
+  description: The shell commands for what was changed, or would be in check mode, in order.
+  returned: always
+  type: list
+  elements: str
+  sample: ["ip netns add web", "ip -n web link set dev lo up"]
+containers:
+  description:
+    - What became of each entry, by name, with all of the above.
+    - What the containers share is there too; V(_firewall) is the nftables table, V(_host) the bridges and forwarding, V(_boot) the
+      unit that rebuilds all of it.
+  returned: O(batch) is given
+  type: dict
+  contains:
+    changed:
+      description: Whether it was changed, or would be in check mode.
+      returned: always
+      type: bool
+    failed:
+      description: Whether it could not be brought to the declared state.
+      returned: always
+      type: bool
+    msg:
+      description: Why not.
+      returned: on failure
+      type: str
+"""
+
+from collections.abc import Sequence
+
+from ..module_utils.converge import Resource
+from ..module_utils.module import Entry, run_module
+from ..module_utils.network.container import ContainerNetwork
+from ..module_utils.network.firewall import Firewall
+from ..module_utils.network.options import OPTIONS
+from ..module_utils.network.shared import Host
+from ..module_utils.network.survey import Survey
+from ..module_utils.network.unit import BootUnit
+
+
+def main() -> None:
+    survey = Survey()
+
+    def build(entries: Sequence[Entry]) -> list[Resource]:
+        survey.declare(entries)
+        containers = [ContainerNetwork(survey, name, network) for name, network in survey.task.items()]
+        return [Firewall(survey), Host(survey), *containers, BootUnit(survey)]
+
+    run_module(OPTIONS, build, refresh=survey.refresh)
+
+
+if __name__ == "__main__":
+    main()
