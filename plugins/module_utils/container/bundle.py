@@ -28,6 +28,9 @@ FAILED = 125
 
 USER_ANNOTATION = "org.bare-containers.user"
 
+OWN_NAME = "# Of this container, added when it was started:\n"
+"""What stands between the declared lines of a container's hosts(5) and the launcher's."""
+
 _EXEC = b"\n"
 _MAXIMUM = 4096
 
@@ -169,6 +172,11 @@ def remove_file(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+def joins_network(config: dict[str, Any]) -> bool:
+    """Whether the container joins a network namespace with a name, instead of getting an empty one."""
+    return any(entry["type"] == "network" and "path" in entry for entry in config["linux"]["namespaces"])
 
 
 def forget_modules() -> None:

@@ -62,11 +62,16 @@ def mount_root(root: str, config: dict[str, Any], report: Report) -> int:
         mount.mount(first["source"], root, first["type"], 0, ",".join(first["options"]))
     else:
         mount.bind(root, root)
-    return os.open(root, _DIRECTORY)
+    descriptor = os.open(root, _DIRECTORY)
+    # No device filter stands between a device node that came with the root file system and the host's disks.
+    mount.set_attributes(descriptor, ["nodev"])
+    return descriptor
 
 
-def build(root: int, config: dict[str, Any], null: int, report: Report) -> None:
-    """Mounts all else below ``root``; ``null`` is the host's /dev/null. Raises OSError, Refused."""
+def build(root: int, config: dict[str, Any], report: Report) -> None:
+    """Mounts everything else of ``config`` below ``root``. Raises OSError, Refused."""
+    report.step = "/dev/null"
+    null = _open_null()
     for entry in config["mounts"]:
         if entry["destination"] == "/":
             continue
@@ -98,8 +103,8 @@ def pivot(root: int) -> None:
     os.chdir("/")
 
 
-def open_null() -> int:
-    """The host's /dev/null, made sure to be it. Raises OSError, Refused."""
+def _open_null() -> int:
+    """The host's /dev/null, before the container has a say in what /dev/null is. Raises OSError, Refused."""
     descriptor = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     status = os.fstat(descriptor)
     if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _NULL_DEVICE:
@@ -114,8 +119,7 @@ def _mount(root: int, entry: dict[str, Any]) -> None:
     if entry["type"] == "bind":
         recursive = "rbind" in options
         tree = mount.clone_tree(mount.AT_FDCWD, entry["source"], recursive=recursive)
-        if add or remove:
-            mount.set_attributes(tree, add, remove, recursive=recursive)
+        mount.set_attributes(tree, add, remove, recursive=recursive)
         is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
     else:
         own = [
@@ -202,7 +206,7 @@ def _make_readonly(root: int, readonly: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     tree = mount.clone_tree(target, recursive=True)
-    mount.set_attributes(tree, ["ro"], recursive=True)
     mount.attach(tree, target)
+    mount.set_attributes(tree, ["ro"], recursive=True)
     os.close(tree)
     os.close(target)

@@ -35,7 +35,6 @@ class Init:
     def __init__(self, root: str, config: dict[str, Any], report: Report) -> None:
         self.log: int | None = None
         self.cgroup: int | None = None
-        self._null = -1
         self._network: int | None = None
         self._root = root
         self._config = config
@@ -44,9 +43,7 @@ class Init:
         self._report = report
 
     def open_all(self) -> None:
-        """Opens, before the fork, what is the host's. Raises OSError, Refused."""
-        self._report.step = "/dev/null"
-        self._null = filesystem.open_null()
+        """Opens, before the fork, what is the host's. Raises OSError."""
         network = self._namespaces.get("network")
         if network:
             self._report.step = "network namespace"
@@ -54,7 +51,7 @@ class Init:
 
     def close_all(self) -> None:
         """Closes, in the parent, what only the first process needs."""
-        for descriptor in (self._null, self._network, self.log, self.cgroup):
+        for descriptor in (self._network, self.log, self.cgroup):
             if descriptor is not None:
                 os.close(descriptor)
 
@@ -67,7 +64,7 @@ class Init:
             self._take_session()
             self._join()
             root = filesystem.mount_root(self._root, self._config, self._report)
-            filesystem.build(root, self._config, self._null, self._report)
+            filesystem.build(root, self._config, self._report)
             account = self._find_account(root)
             bundle.forget_modules()
             self._report.step = "pivot_root"

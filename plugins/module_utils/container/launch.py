@@ -16,7 +16,6 @@ and leaves; else the container's output goes to a log file and its parent is, fr
 from __future__ import annotations
 
 import _socket
-import errno
 import os
 import select
 import sys
@@ -53,19 +52,13 @@ def main(arguments: list[str]) -> int:
 def protect_interpreter() -> None:
     """Runs this program again from a read-only copy of the mount that its interpreter lies on.
 
-    Until exec a container's first process has the host's interpreter as /proc/PID/exe, and a container may
-    make that its command; through the copy it can't be opened for writing (CVE-2019-5736). Needs
-    mount_setattr(2), so Linux 5.12. Raises OSError.
+    Until exec a container's first process has the host's interpreter as /proc/PID/exe, and a container may make
+    that its command; through the copy it can't be opened for writing (CVE-2019-5736). Raises OSError.
     """
     if os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
         return
-    try:
-        clone = mount.clone_tree(mount.AT_FDCWD, os.readlink("/proc/self/exe"))
-        mount.set_attributes(clone, ["ro", "nosuid", "nodev"])
-    except OSError as error:
-        if error.errno == errno.ENOSYS:
-            return
-        raise
+    clone = mount.clone_tree(mount.AT_FDCWD, os.readlink("/proc/self/exe"))
+    mount.set_attributes(clone, ["ro", "nosuid", "nodev"])
     os.execve(clone, [sys.executable, "-I", "-S", *sys.argv], os.environ)
 
 
@@ -142,8 +135,21 @@ class _Start:
         if "cgroupsPath" in config["linux"]:
             self._report.step = "cgroup"
             init.cgroup = self._open_cgroup(config["linux"]["cgroupsPath"])
+        self._report.step = "etc/hosts"
+        self._add_own_name(config)
         init.open_all()
         return init
+
+    def _add_own_name(self, config: dict[str, Any]) -> None:
+        """Gives hosts(5) the container's name with the addresses that it has now, below what is declared."""
+        addresses = ["127.0.1.1"]
+        if bundle.joins_network(config):
+            declared = bundle.parse_json(bundle.read_file(f"{self._bundle}/network.json"))["address"]
+            addresses = [address.partition("/")[0] for address in declared] or addresses
+        hosts = bundle.read_file(f"{self._bundle}/etc/hosts").partition(bundle.OWN_NAME)[0]
+        own = "".join(f"{address} {config['hostname']}\n" for address in addresses)
+        with open(f"{self._bundle}/etc/hosts", "w", encoding="utf-8") as file:
+            file.write(hosts + bundle.OWN_NAME + own)
 
     def _open_cgroup(self, declared: str) -> int:
         top = mount.find("cgroup2")

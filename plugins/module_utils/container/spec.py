@@ -41,6 +41,9 @@ DEFAULT_CAPABILITIES = (
 which ping(8) does without when net.ipv4.ping_group_range lets it, and MKNOD, which is the host's disks
 without a device filter."""
 
+ETC_FILES = ("hostname", "hosts", "resolv.conf")
+"""The files of its own that a container has in /etc."""
+
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
@@ -67,14 +70,14 @@ _PING = {"net.ipv4.ping_group_range": "0 2147483647"}
 class Host:
     """What the host has to do with a container.
 
-    ``layers`` are the directories of its root file system, lowest first; ``network`` is the kept declaration
-    of its network; ``cgroup`` the path of its cgroup below the cgroup2 mount, None where systemd decides.
-    ``resolver`` are the lines of the host's resolv.conf(5) by keyword; ``capabilities`` all that a process of
-    this host may have.
+    ``layers`` are the directories of its root file system, lowest first; ``network`` is whether
+    it has one of its own declared; ``cgroup`` the path of its cgroup below the cgroup2 mount, None where
+    systemd decides. ``resolver`` are the lines of the host's resolv.conf(5) by keyword; ``capabilities`` all
+    that a process of this host may have.
     """
 
     layers: Sequence[str]
-    network: Entry | None = None
+    network: bool = False
     cgroup: str | None = None
     resolver: Mapping[str, Sequence[str]] = field(default_factory=dict)
     capabilities: Sequence[str] = capability.NAMES
@@ -106,7 +109,7 @@ def etc_files(declared: Entry, given: Host) -> dict[str, str]:
     """The text of the files of its own that a container has in /etc, by name."""
     return {
         "hostname": hostname(declared) + "\n",
-        "hosts": _hosts(declared, given),
+        "hosts": _hosts(declared),
         "resolv.conf": _resolv_conf(declared, given),
     }
 
@@ -116,7 +119,8 @@ def hostname(declared: Entry) -> str:
 
 
 def has_overlay(declared: Entry) -> bool:
-    """Whether the root is an overlay with a layer of the container's own, or the declared directory itself."""
+    """Whether the root is an overlay with a layer of the container's own, or the declared directory
+    itself."""
     return bool(declared["rootfs_mode"] != "direct")
 
 
@@ -134,11 +138,16 @@ def read_resolver(text: str) -> dict[str, list[str]]:
     return lines
 
 
+def is_loopback(address: str) -> bool:
+    """Whether only the host itself reaches the address."""
+    return address.startswith("127.") or address == "::1"
+
+
 def _namespaces(declared: Entry, given: Host) -> list[dict[str, str]]:
     namespaces = [{"type": kind} for kind in _NAMESPACES]
     if declared["network"] == "host":
         return namespaces
-    if declared["network"] == "auto" and given.network is not None:
+    if declared["network"] == "auto" and given.network:
         return [*namespaces, {"type": "network", "path": f"/run/netns/{declared['name']}"}]
     return [*namespaces, {"type": "network"}]
 
@@ -159,12 +168,12 @@ def _sysctls(declared: Entry) -> dict[str, str]:
 def _root(declared: Entry, given: Host) -> str:
     if has_overlay(declared):
         return "rootfs"
-    if len(given.layers) != 1:
+    if len(given.layers) > 1:
         raise Failure(
             f"rootfs_mode: 'direct' takes a root file system of one layer and this one has "
             f"{len(given.layers)}; 'overlay' takes any number; nothing was changed."
         )
-    return given.layers[0]
+    return "".join(given.layers)
 
 
 def _process(declared: Entry, given: Host) -> Config:
@@ -229,7 +238,8 @@ def _granted(declared: Entry, given: Host) -> set[str]:
 
 
 def _mounts(declared: Entry, given: Host) -> list[Config]:
-    """In the order in which they are made. What the user mounts at the place of a default mount replaces it."""
+    """In the order in which they are made. What the user mounts at the place of a default mount replaces
+    it."""
     directory = host.directory(declared["name"])
     own = [{"type": "bind", **volume} for volume in declared.get("volumes", [])]
     own += [
@@ -240,7 +250,7 @@ def _mounts(declared: Entry, given: Host) -> list[Config]:
     default = [
         *_kernel_mounts(declared),
         _tmpfs("/tmp", ["nosuid", "nodev", "mode=1777", "size=64m"], []),
-        *(_etc_mount(directory, name) for name in ("hostname", "hosts", "resolv.conf")),
+        *(_etc_mount(directory, name) for name in ETC_FILES),
     ]
     root = [_overlay(directory, given)] if has_overlay(declared) else []
     return [*root, *(mount for mount in default if mount["destination"] not in taken), *own]
@@ -299,12 +309,9 @@ def _etc_mount(directory: Path, name: str) -> Config:
     }
 
 
-def _hosts(declared: Entry, given: Host) -> str:
-    """hosts(5): itself by its own addresses, by the loopback one where it has none."""
-    network = given.network if given.network and declared["network"] == "auto" else {}
-    addresses = [address.partition("/")[0] for address in network.get("address", [])]
+def _hosts(declared: Entry) -> str:
+    """hosts(5). The container's own name is added by the launcher, with the addresses it starts with."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    lines += [f"{address} {hostname(declared)}" for address in addresses or ["127.0.1.1"]]
     lines += [f"{address} {name}" for name, address in declared.get("etc_hosts", {}).items()]
     return "".join(f"{line}\n" for line in lines)
 
@@ -314,7 +321,7 @@ def _resolv_conf(declared: Entry, given: Host) -> str:
     reachable = [
         address
         for address in given.resolver.get("nameserver", ())
-        if declared["network"] == "host" or not address.startswith(("127.", "::1"))
+        if declared["network"] == "host" or not is_loopback(address)
     ]
     lines = [f"nameserver {address}" for address in declared.get("dns", reachable)]
     for keyword, option in (("search", "dns_search"), ("options", "dns_options")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -64,6 +65,59 @@ def remove_empty(directory: Path, *, up_to: Path) -> None:
                 return
             raise
         directory = directory.parent
+
+
+def remove_tree(directory: Path) -> None:
+    """Removes ``directory`` with all that is in it, however deep; none is fine. Raises OSError.
+
+    A folder found inside is moved up before it is emptied, so no path gets longer than one name, and no link
+    that is in it is ever followed.
+    """
+    try:
+        top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        for number in itertools.count():
+            folders = [entry.name for entry in os.scandir(top) if not _unlink(entry, top)]
+            if not folders:
+                break
+            for folder in folders:
+                _lift(top, folder, f".{number}.")
+                os.rmdir(folder, dir_fd=top)
+    finally:
+        os.close(top)
+    directory.rmdir()
+
+
+def _unlink(entry: os.DirEntry[str], directory: int) -> bool:
+    """Removes an entry of ``directory`` unless it is a folder."""
+    if entry.is_dir(follow_symlinks=False):
+        return False
+    os.unlink(entry.name, dir_fd=directory)
+    return True
+
+
+def _lift(top: int, folder: str, prefix: str) -> None:
+    """Removes the files of a folder in ``top`` and moves its folders up beside it, under names not taken
+    there."""
+    inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    try:
+        names = (f"{prefix}{number}" for number in itertools.count())
+        free = (name for name in names if not _exists(top, name))
+        for entry in list(os.scandir(inside)):
+            if not _unlink(entry, inside):
+                os.rename(entry.name, next(free), src_dir_fd=inside, dst_dir_fd=top)
+    finally:
+        os.close(inside)
+
+
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def sync_directory(directory: Path) -> None:

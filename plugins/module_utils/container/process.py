@@ -1,0 +1,506 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container's process as a resource: what is declared, what is kept on the host, what runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import host
+from ..converge import Failure, Needs, State, Step
+from ..kernel import capability, file, mount, namespace
+from ..shell import command, write_file
+from . import bundle, installation, spec
+from .options import OPTIONS
+from .recipe import recipe
+from .supervisor import (
+    Direct,
+    Failures,
+    Stop,
+    Supervisor,
+    Systemd,
+    log_path,
+    running,
+    unit_path,
+    unit_text,
+    wants_path,
+)
+
+Entry = Mapping[str, Any]
+
+ABSENT: State = {"state": "absent"}
+
+_RELOAD = "systemctl daemon-reload"
+_OVERLAY = ("rootfs", "upper", "work")
+_RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
+
+
+def check(entries: Sequence[Entry]) -> None:
+    """Raises Failure for a declaration that this host can't fulfil, whatever state it is in."""
+    for entry in entries:
+        kind = _kind(entry)
+        if kind == "systemd" and not host.systemd_is_init():
+            raise Failure(
+                f"supervisor: 'systemd' is not PID 1 of this host, {entry['name']} takes 'direct' or 'auto'; "
+                "nothing was changed."
+            )
+        if kind == "direct" and entry["restart_policy"] != "no":
+            raise Failure(
+                f"restart_policy: {entry['restart_policy']!r} needs someone who watches, and without systemd "
+                f"nobody does; {entry['name']} takes 'no' on this host; nothing was changed."
+            )
+
+
+def _kind(entry: Entry) -> str:
+    if entry["supervisor"] == "auto":
+        return "systemd" if host.systemd_is_init() else "direct"
+    return str(entry["supervisor"])
+
+
+class Processes:
+    """The processes of a batch, and what is done for several of them at a time."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.supervisors: dict[str, Supervisor] = {"direct": Direct()}
+        if host.systemd_is_init():
+            self.supervisors["systemd"] = Systemd()
+        self.starts = {
+            kind: _Together(f"start ({kind})", each.start) for kind, each in self.supervisors.items()
+        }
+        self.stops = {kind: _Together(f"stop ({kind})", each.stop) for kind, each in self.supervisors.items()}
+        self.resources = [Process(entry, self) for entry in entries]
+
+    def refresh(self) -> None:
+        """Asks the supervisors once for all. Raises Failure."""
+        for supervisor in self.supervisors.values():
+            supervisor.refresh([resource.name for resource in self.resources])
+
+
+class _Together:
+    """One act for all the containers that have come to it: each joins, one acts, each hears what became of
+    it."""
+
+    def __init__(self, name: str, act: Callable[[list[Any]], Failures]) -> None:
+        self._name = name
+        self._act = act
+        self._joined: list[Any] = []
+        self._failures: dict[str, str] = {}
+
+    def steps(
+        self, name: str, item: Any, commands: tuple[str, ...], then: Callable[[], None]
+    ) -> tuple[Step, ...]:
+        """The steps of one container; ``then`` is what is still to be seen when its part has succeeded."""
+
+        def confirm() -> None:
+            if name in self._failures:
+                raise Failure(self._failures.pop(name))
+            then()
+
+        return (
+            Step("process", (), lambda: self._joined.append(item), Needs.RESTART),
+            Step("process", (), self._run, Needs.RESTART, shared=self._name),
+            Step("process", commands, confirm, Needs.RESTART),
+        )
+
+    def _run(self) -> None:
+        joined, self._joined = self._joined, []
+        self._failures.update(self._act(joined))
+
+
+class Process:
+    """One container's process."""
+
+    def __init__(self, entry: Entry, batch: Processes) -> None:
+        self.name: str = entry["name"]
+        self._entry = entry
+        self._batch = batch
+        self._directory = host.directory(self.name)
+        self._declaration = host.Declaration(self.name, "process")
+        self._kept: Entry | None = None
+        self._restarted = False
+        self._missing: Failure | None = None
+
+    # What is there.
+
+    def read(self) -> State:
+        self._kept = self._declaration.read()
+        found = running(self.name)
+        active = any(supervisor.active(self.name) for supervisor in self._batch.supervisors.values())
+        files = [str(path) for path in self._places() if os.path.lexists(path)]
+        if not files and not found and not active:
+            return ABSENT
+        state: dict[str, Any] = {"state": "started" if found or active else "stopped"}
+        if self._entry["state"] == "absent":
+            return {**state, "files": files}
+        config = _read_config(self._directory / "config.json")
+        state["declaration"] = self._kept
+        state["directories"] = [name for name in _OVERLAY if (self._directory / name).is_dir()]
+        state["etc"] = {name: self._read_etc(name)[0] for name in spec.ETC_FILES}
+        state["config"] = config
+        if host.systemd_is_init():
+            state["unit"] = file.read_text(unit_path(self.name))
+            state["unit_loaded"] = not self._batch.supervisors["systemd"].stale(self.name)
+            state["enabled"] = os.path.lexists(wants_path(self.name))
+        state["process"] = self._differences(found[0], config) if found else None
+        return state
+
+    def _places(self) -> Iterator[Path]:
+        """Everything that a container's process leaves on the host."""
+        yield self._declaration.path
+        for name in ("config.json", "etc", *_OVERLAY):
+            yield self._directory / name
+        yield from (unit_path(self.name), wants_path(self.name), log_path(self.name), host.RUN / self.name)
+        cgroup = self._own_cgroup()
+        if cgroup is not None:
+            yield cgroup
+
+    def _own_cgroup(self) -> Path | None:
+        """The cgroup that the launcher made because none was declared."""
+        top = mount.find("cgroup2")
+        if top is None or host.Declaration(self.name, "cgroup").read() is not None:
+            return None
+        return Path(f"{top}/bare/{self.name}")
+
+    def _read_etc(self, name: str) -> tuple[str | None, str]:
+        """A file of the container's own /etc as declared, and what the launcher has added to it."""
+        text = file.read_text(self._directory / "etc" / name)
+        if text is None:
+            return None, ""
+        declared, mark, own = text.partition(bundle.OWN_NAME)
+        return declared, mark + own
+
+    def _differences(self, pid: int, config: Entry | None) -> list[str]:
+        """In which settings the running process is not what config.json says, by their path in it."""
+        differs = sorted(_paths(_read_config(host.RUN / self.name / "config.json"), config))
+        if config is not None and not differs and bundle.joins_network(dict(config)):
+            inside, named = (
+                namespace.identity(path) for path in (f"/proc/{pid}/ns/net", f"/run/netns/{self.name}")
+            )
+            return [] if inside == named else ["network namespace"]
+        return differs
+
+    # What should be there.
+
+    def expect(self, actual: State) -> State:
+        if self._entry["state"] == "absent":
+            return ABSENT
+        declared = self._declared()
+        given = self._given(declared)
+        started = declared["state"] == "started"
+        expected = {
+            "state": declared["state"],
+            "declaration": _kept(declared),
+            "directories": list(_OVERLAY) if spec.has_overlay(declared) else [],
+            "etc": spec.etc_files(declared, given),
+            "config": spec.config(declared, given),
+        }
+        if host.systemd_is_init():
+            systemd = _kind(declared) == "systemd"
+            expected["unit"] = unit_text(declared) if systemd else None
+            expected["unit_loaded"] = True
+            expected["enabled"] = systemd and started
+        expected["process"] = [] if started else None
+        return expected
+
+    def _declared(self) -> dict[str, Any]:
+        """The declaration; to stop or restart, the one that is kept is enough."""
+        state = self._entry["state"]
+        entry = self._entry
+        if "command" not in entry:
+            if state == "started" or self._kept is None:
+                raise Failure("command: it is missing, a process takes one; nothing was changed.")
+            entry = {**self._kept, "name": self.name}
+        return {**entry, "state": "started" if state == "restarted" else state}
+
+    def _given(self, declared: Entry) -> spec.Host:
+        return spec.Host(
+            layers=self._layers(declared),
+            network=host.Declaration(self.name, "network").read() is not None,
+            cgroup=self._cgroup() if _kind(declared) == "direct" else None,
+            resolver=_resolver(),
+            capabilities=capability.names(capability.bounding()),
+        )
+
+    def _layers(self, declared: Entry) -> list[str]:
+        """The root file system's directories; where there is none yet, check mode still tells all the
+        rest."""
+        if "rootfs" in declared:
+            layers = [declared["rootfs"]]
+        else:
+            layers = list((host.Declaration(self.name, "rootfs").read() or {}).get("layers", []))
+        self._missing = None
+        if not layers:
+            self._missing = Failure(
+                f"rootfs: {self.name} has no root file system; rootfs_fetch gives it one, or rootfs names a "
+                "directory; nothing was changed."
+            )
+        for layer in layers:
+            if not os.path.isdir(layer):
+                self._missing = Failure(f"rootfs: {layer!r} is not a directory; nothing was changed.")
+        return layers
+
+    def _cgroup(self) -> str:
+        """The container's cgroup below the cgroup2 mount. Raises Failure."""
+        top = mount.find("cgroup2")
+        if top is None:
+            raise Failure(
+                "This host has no cgroup2 file system mounted; mount one, as in 'mount -t cgroup2 none "
+                "/sys/fs/cgroup'; nothing was changed."
+            )
+        declared = host.Declaration(self.name, "cgroup").read() or {}
+        path = str(declared.get("path", ""))
+        return path[len(top) :] if path.startswith(f"{top}/") else f"/bare/{self.name}"
+
+    # From the one to the other.
+
+    def plan(self, actual: State, expected: State) -> list[Step]:
+        if expected == ABSENT:
+            return [] if actual == ABSENT else self._absent(actual)
+        differs = {key for key, value in expected.items() if actual.get(key) != value}
+        runs = actual["state"] == "started"
+        wanted = expected["state"] == "started"
+        restart = self._entry["state"] == "restarted" and not self._restarted
+        stop = runs and (restart or not wanted or bool({"config", "process"} & differs))
+        start = wanted and (stop or not runs)
+        fresh = _root(actual.get("config")) not in (None, _root(expected["config"]))
+        keep = self._declaration.write_step(expected["declaration"])
+        steps = [keep] if actual.get("declaration") is None else []
+        if "etc" in differs:
+            steps += self._etc_steps(actual.get("etc", {}), expected["etc"])
+        steps += self._unit_steps(differs, expected)
+        if stop:
+            steps += self._stop_steps()
+        if "directories" in differs or (fresh and expected["directories"]):
+            steps.append(self._directories_step(expected["directories"], fresh))
+        if "config" in differs:
+            steps.append(self._config_step(expected["config"], fresh))
+        if start:
+            steps += self._start_steps(_kind(self._declared()))
+        if "declaration" in differs and actual.get("declaration") is not None:
+            steps.append(keep)
+        return [*self._obstacles(start), *steps] if steps else []
+
+    def _obstacles(self, start: bool) -> list[Step]:
+        """What has to be there first and is not: check mode goes on, as it may be an earlier task's to
+        make."""
+        obstacles = [self._missing] if self._missing else []
+        if start:
+            try:
+                installation.require()
+            except Failure as failure:
+                obstacles.append(failure)
+        return [Step("process", (), _raiser(failure)) for failure in obstacles]
+
+    def _etc_steps(self, actual: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[Step]:
+        for name, text in expected.items():
+            if actual.get(name) != text:
+                path, whole = self._directory / "etc" / name, text + self._read_etc(name)[1]
+                yield Step(f"etc/{name}", write_file(path, whole), _bound(_write_in_place, path, whole))
+
+    def _unit_steps(self, differs: set[str], expected: State) -> Iterator[Step]:
+        path, link = unit_path(self.name), wants_path(self.name)
+        if "unit" in differs:
+            yield _file_step("unit", path, expected["unit"])
+        if "enabled" in differs and expected["enabled"]:
+            commands = (command(["mkdir", "-p", link.parent]), command(["ln", "-sf", path, link]))
+            yield Step("enabled", commands, _bound(_link, path, link))
+        elif "enabled" in differs:
+            yield _file_step("enabled", link, None)
+        if differs & {"unit", "unit_loaded", "enabled"}:
+            yield Step("unit", (_RELOAD,), _reload, shared=_RELOAD)
+
+    def _directories_step(self, expected: Sequence[str], fresh: bool) -> Step:
+        """Makes the overlay's directories; a ``fresh`` one starts without what was written above another
+        root."""
+        surplus = [name for name in _OVERLAY if fresh or name not in expected]
+        made = [self._directory / name for name in expected]
+        removed = [self._directory / name for name in surplus if (self._directory / name).exists()]
+
+        def apply() -> None:
+            for path in removed:
+                file.remove_tree(path)
+            for path in made:
+                path.mkdir(parents=True, exist_ok=True)
+
+        commands = [command(["rm", "-rf", *removed])] if removed else []
+        commands += [command(["mkdir", "-p", *made])] if made else []
+        return Step("directories", tuple(commands), apply, Needs.RECREATE if fresh else Needs.RESTART)
+
+    def _config_step(self, config: spec.Config, fresh: bool) -> Step:
+        text = json.dumps(config, indent=2) + "\n"
+        path = self._directory / "config.json"
+        needs = Needs.RECREATE if fresh else Needs.RESTART
+        return Step(
+            "config", write_file(path, text, 0o600), lambda: file.write_atomically(path, text, 0o600), needs
+        )
+
+    def _start_steps(self, kind: str) -> tuple[Step, ...]:
+        commands = self._batch.supervisors[kind].start_commands(self.name)
+        return self._batch.starts[kind].steps(self.name, self.name, commands, self._see_running)
+
+    def _see_running(self) -> None:
+        if running(self.name) is None:
+            raise Failure(
+                f"command: it ended as soon as it was started; its output is in {self._output()}, and "
+                f"{self.name} is stopped."
+            )
+        self._restarted = True
+
+    def _output(self) -> str:
+        if _kind(self._declared()) == "direct":
+            return str(log_path(self.name))
+        return f"'journalctl -u {host.unit(self.name)}'"
+
+    def _stop_steps(self) -> tuple[Step, ...]:
+        """As the running process was declared; it is systemd's to stop where it has a unit."""
+        before = self._kept or self._entry
+        number = signal.Signals[before.get("stop_signal", "SIGTERM")]
+        stop = Stop(self.name, int(number), before.get("stop_timeout", 10))
+        systemd = self._batch.supervisors.get("systemd")
+        kind = "systemd" if systemd and systemd.active(self.name) else "direct"
+        commands = self._batch.supervisors[kind].stop_commands(stop)
+        return self._batch.stops[kind].steps(self.name, stop, commands, lambda: None)
+
+    def _absent(self, actual: State) -> list[Step]:
+        steps: list[Step] = list(self._stop_steps()) if actual["state"] == "started" else []
+        for what, path in (("unit", unit_path(self.name)), ("enabled", wants_path(self.name))):
+            if str(path) in actual["files"]:
+                steps.append(_file_step(what, path, None))
+        if any(step.changes in ("unit", "enabled") for step in steps):
+            steps.append(Step("unit", (_RELOAD,), _reload, shared=_RELOAD))
+        trees = [self._directory / name for name in ("etc", *_OVERLAY)] + [host.RUN / self.name]
+        steps += [
+            Step("files", (command(["rm", "-rf", path]),), _bound(_remove_tree, path))
+            for path in trees
+            if str(path) in actual["files"]
+        ]
+        for path in (self._directory / "config.json", log_path(self.name)):
+            if str(path) in actual["files"]:
+                steps.append(_file_step("files", path, None))
+        cgroup = self._own_cgroup()
+        if cgroup is not None and str(cgroup) in actual["files"]:
+            steps.append(Step("cgroup", (command(["rmdir", cgroup]),), _bound(_remove_cgroup, cgroup)))
+        return [*steps, self._declaration.remove_step()]
+
+    # What is told.
+
+    def facts(self, actual: State) -> Mapping[str, Any]:
+        found = running(self.name)
+        facts: dict[str, Any] = {"state": actual["state"], "pid": found[0] if found else None}
+        if self._entry["state"] == "absent":
+            return facts
+        declared = self._declared()
+        kind = _kind(declared)
+        return {
+            **facts,
+            "supervisor": kind,
+            "bundle": str(self._directory),
+            "unit": host.unit(self.name) if kind == "systemd" else None,
+            "log": str(log_path(self.name)) if kind == "direct" else None,
+            "recipe": recipe(self.name, spec.config(declared, self._given(declared))),
+        }
+
+
+def _kept(declared: Entry) -> dict[str, Any]:
+    """What of a declaration is kept, in the order in which it is read back."""
+    return dict(sorted((key, value) for key, value in OPTIONS.declaration(declared).items() if key != "name"))
+
+
+def _raiser(failure: Failure) -> Callable[[], None]:
+    def apply() -> None:
+        raise failure
+
+    return apply
+
+
+def _bound(act: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+    return lambda: act(*arguments)
+
+
+def _file_step(changes: str, path: Path, text: str | None) -> Step:
+    """Writes a file, or removes it."""
+    if text is None:
+        return Step(changes, (command(["rm", "-f", path]),), lambda: _remove_file(path))
+    return Step(changes, write_file(path, text), lambda: file.write_atomically(path, text))
+
+
+def _remove_file(path: Path) -> None:
+    file.remove(path)
+    if path == log_path(path.stem):
+        file.remove_empty(path.parent, up_to=path.parent.parent)
+
+
+def _remove_tree(path: Path) -> None:
+    file.remove_tree(path)
+    if path.parent == host.RUN:
+        file.remove_empty(host.RUN, up_to=host.RUN.parent)
+
+
+def _remove_cgroup(path: Path) -> None:
+    path.rmdir()
+    file.remove_empty(path.parent, up_to=path.parent.parent)
+
+
+def _write_in_place(path: Path, text: str) -> None:
+    """Into the same file, as a running container has it mounted; what a kill leaves half is seen by the next
+    run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _link(target: Path, link: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    beside = link.parent / f".{link.name}.new"
+    file.remove(beside)
+    beside.symlink_to(target)
+    beside.rename(link)
+
+
+def _reload() -> None:
+    import subprocess
+
+    done = subprocess.run(["systemctl", "daemon-reload"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(f"systemctl daemon-reload: {done.stderr.strip()}")
+
+
+def _read_config(path: Path) -> spec.Config | None:
+    """The config at ``path``; a damaged one counts as none, and is written anew."""
+    try:
+        config = json.loads(file.read_text(path) or "null")
+    except ValueError:
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _root(config: Entry | None) -> Any:
+    """What a config's root file system is made of, apart from the container's own layer."""
+    if config is None:
+        return None
+    first = config["mounts"][0]
+    return [config["root"]["path"], first["options"] if first["destination"] == "/" else None]
+
+
+def _paths(before: Any, after: Any, where: str = "") -> Iterator[str]:
+    """Where two plain values differ, as ``process.args``."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            yield from _paths(before.get(key), after.get(key), f"{where}.{key}" if where else str(key))
+    elif before != after:
+        yield where or "all"
+
+
+def _resolver() -> Mapping[str, Sequence[str]]:
+    """The host's resolv.conf(5); where it only names a resolver of the host's own, the one behind that."""
+    found: Mapping[str, Sequence[str]] = {}
+    for path in _RESOLVERS:
+        found = spec.read_resolver(file.read_text(Path(path)) or "")
+        if any(not spec.is_loopback(address) for address in found.get("nameserver", ())):
+            break
+    return found

@@ -1,0 +1,259 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who watches a container's process: systemd where it is PID 1, else nobody but the kernel ("direct").
+
+Both act for many containers at a time, with one program.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .. import host
+from ..converge import Failure
+from ..kernel import file, process
+from . import bundle
+from .installation import LAUNCHER
+
+Failures = Mapping[str, str]
+"""One sentence for each container that something did not succeed for."""
+
+WANTS = host.UNITS / "multi-user.target.wants"
+
+_START_SECONDS = 60
+_KILL_SECONDS = 10.0
+_RESTART = {"no": "no", "on-failure": "on-failure", "always": "always", "unless-stopped": "always"}
+_ENDED = ("inactive", "failed")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How a container is asked to end, before it is killed: a signal's number, and seconds."""
+
+    name: str
+    signal: int
+    timeout: int
+
+
+class Supervisor(Protocol):
+    """``kind`` is the option's value."""
+
+    kind: str
+
+    def refresh(self, names: Iterable[str]) -> None:
+        """Asks once for all what stale() and active() tell."""
+
+    def stale(self, name: str) -> bool:
+        """Whether the supervisor has yet to read what is written about the container."""
+
+    def active(self, name: str) -> bool:
+        """Whether the supervisor takes the container for started, or is about to start it again."""
+
+    def start(self, names: Sequence[str]) -> Failures:
+        """Starts containers that do not run."""
+
+    def stop(self, stops: Sequence[Stop]) -> Failures:
+        """Stops containers, all at a time; those that do not run are fine."""
+
+    def start_commands(self, name: str) -> tuple[str, ...]: ...
+
+    def stop_commands(self, stop: Stop) -> tuple[str, ...]: ...
+
+
+class Direct:
+    """One launcher for all that is to be started. The processes' parent is then the host's init."""
+
+    kind = "direct"
+
+    def refresh(self, names: Iterable[str]) -> None:
+        pass
+
+    def stale(self, name: str) -> bool:
+        return False
+
+    def active(self, name: str) -> bool:
+        return running(name) is not None
+
+    def start(self, names: Sequence[str]) -> Failures:
+        done = subprocess.run(
+            [LAUNCHER, "start", *names], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        told = dict(line.split(": ", 1) for line in done.stderr.splitlines() if ": " in line)
+        return {name: told[name] for name in names if name in told} or _crash(done, names)
+
+    def stop(self, stops: Sequence[Stop]) -> Failures:
+        """Asks all, waits for each until its own time is up, kills those that are left."""
+        began = time.monotonic()
+        pidfds = {stop: pidfd for stop in stops for pidfd in [_open(stop.name)] if pidfd is not None}
+        for stop, pidfd in pidfds.items():
+            process.send_signal(pidfd, stop.signal)
+        failures = {}
+        for stop, pidfd in sorted(pidfds.items(), key=lambda item: item[0].timeout):
+            if not process.wait_for_end(pidfd, began + stop.timeout - time.monotonic()):
+                process.send_signal(pidfd, _SIGKILL)
+                if not process.wait_for_end(pidfd, _KILL_SECONDS):
+                    failures[stop.name] = f"Killed, it has not ended within {_KILL_SECONDS:g} seconds."
+            os.close(pidfd)
+        for stop in stops:
+            if stop.name not in failures:
+                for name in ("state.json", "config.json"):
+                    file.remove(host.RUN / stop.name / name)
+        return failures
+
+    def start_commands(self, name: str) -> tuple[str, ...]:
+        return (shlex.join([LAUNCHER, "start", name]),)
+
+    def stop_commands(self, stop: Stop) -> tuple[str, ...]:
+        run = host.RUN / stop.name
+        read = f"pid=$(sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' {run}/state.json)"
+        ask = f"kill -{stop.signal} $pid"
+        wait = f"timeout {stop.timeout} tail --pid=$pid -f /dev/null || kill -KILL $pid"
+        return (f"{read}; {ask}; {wait}; rm -f {run}/state.json {run}/config.json",)
+
+
+class Systemd:
+    """One unit for each container; start, stop and the question what is active are one systemctl for all."""
+
+    kind = "systemd"
+
+    def __init__(self) -> None:
+        self._shown: dict[str, dict[str, str]] = {}
+
+    def refresh(self, names: Iterable[str]) -> None:
+        units = [host.unit(name) for name in names]
+        self._shown = _show(units, "ActiveState", "NeedDaemonReload") if units else {}
+
+    def stale(self, name: str) -> bool:
+        return self._shown[host.unit(name)]["NeedDaemonReload"] == "yes"
+
+    def active(self, name: str) -> bool:
+        return self._shown[host.unit(name)]["ActiveState"] not in _ENDED
+
+    def start(self, names: Sequence[str]) -> Failures:
+        units = [host.unit(name) for name in names]
+        if _systemctl("restart", *units).returncode == 0:
+            return {}
+        shown = _show(units, "ActiveState", "StatusText", "Result")
+        failed = [name for name in names if shown[host.unit(name)]["ActiveState"] != "active"]
+        _systemctl("stop", *(host.unit(name) for name in failed))
+        _systemctl("reset-failed", *(host.unit(name) for name in failed))
+        return {name: _reason(name, shown[host.unit(name)]) for name in failed}
+
+    def stop(self, stops: Sequence[Stop]) -> Failures:
+        units = [host.unit(stop.name) for stop in stops]
+        done = _systemctl("stop", *units)
+        # One that had to be killed counts as failed, and would stay known to systemd after its unit is gone.
+        _systemctl("reset-failed", *units)
+        told = done.stderr.strip().replace("\n", " ")
+        return {stop.name: f"systemctl stop: {told}" for stop in stops} if done.returncode else {}
+
+    def start_commands(self, name: str) -> tuple[str, ...]:
+        return (f"systemctl restart {host.unit(name)}",)
+
+    def stop_commands(self, stop: Stop) -> tuple[str, ...]:
+        unit = host.unit(stop.name)
+        return (f"systemctl stop {unit}", f"systemctl reset-failed {unit} 2>/dev/null || true")
+
+
+def unit_text(declared: Mapping[str, Any]) -> str:
+    """The container's unit (systemd.service(5)).
+
+    The launcher is the service's first process and hands over to the container's (MAINPID=, sd_notify(3)).
+    What it refuses to start is not tried again (RestartPreventExitStatus); what ends is, as the policy says,
+    without giving up.
+    """
+    name = declared["name"]
+    return f"""\
+# Kept by the module bare.containers.container_process, which undoes what is changed here.
+[Unit]
+Description=Container {name}
+Wants=bare-network.service
+After=bare-network.service
+RequiresMountsFor={host.STATE}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart={LAUNCHER} start {name}
+SyslogIdentifier={name}
+Delegate=yes
+OOMPolicy=continue
+TimeoutStartSec={_START_SECONDS}
+KillMode=mixed
+KillSignal={declared["stop_signal"]}
+TimeoutStopSec={declared["stop_timeout"]}
+Restart={_RESTART[declared["restart_policy"]]}
+RestartSec=1
+RestartPreventExitStatus={bundle.FAILED}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def unit_path(name: str) -> Path:
+    return host.UNITS / host.unit(name)
+
+
+def wants_path(name: str) -> Path:
+    """The link by which the container is started at boot."""
+    return WANTS / host.unit(name)
+
+
+def log_path(name: str) -> Path:
+    """Where the output of a container goes that systemd does not watch."""
+    return Path(bundle.LOGS) / f"{name}.log"
+
+
+def running(name: str) -> tuple[int, int] | None:
+    """PID and start time of the container's first process, or None. Raises OSError, Failure."""
+    try:
+        return bundle.running(str(host.RUN / name))
+    except (KeyError, TypeError, ValueError):
+        path = host.RUN / name / "state.json"
+        raise Failure(f"{path} is damaged; remove it once the container is stopped.") from None
+
+
+_SIGKILL = 9
+
+
+def _open(name: str) -> int | None:
+    found = running(name)
+    return process.open_process(*found) if found else None
+
+
+def _crash(done: subprocess.CompletedProcess[str], names: Sequence[str]) -> Failures:
+    if done.returncode == 0:
+        return {}
+    told = " ".join(done.stderr.split())
+    return dict.fromkeys(names, f"{LAUNCHER} ended with status {done.returncode}: {told}")
+
+
+def _show(units: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
+    """Properties of units, by unit: one block of lines each, in the order asked for (systemctl(1), show)."""
+    done = _systemctl("show", f"--property=Id,{','.join(properties)}", "--", *units)
+    if done.returncode:
+        raise Failure(f"systemctl show: {done.stderr.strip()}")
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in done.stdout.split("\n\n")]
+    return dict(zip(units, blocks))
+
+
+def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+
+
+def _reason(name: str, shown: Mapping[str, str]) -> str:
+    """The launcher's own sentence, or what systemd knows."""
+    return shown["StatusText"] or (
+        f"systemd did not start {host.unit(name)} (result: {shown['Result']}); "
+        f"'journalctl -u {host.unit(name)}' has its output."
+    )

@@ -1,0 +1,309 @@
+#!/usr/bin/python
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_process
+version_added: 0.1.0
+short_description: A container's process
+description:
+  - Converges the process of a container, so that it runs as declared. It is PID 1 of a PID namespace of its own, in mount, UTS, IPC,
+    cgroup and network namespaces of its own, with the declared directory as its root and nothing of the host's left in it.
+  - The declaration is kept as a bundle of the OCI runtime specification (C(config.json)), which a small launcher starts and leaves;
+    no process but the container's own remains.
+  - Unless declared otherwise it has few capabilities, can't gain privileges, and does not see what tells of the host.
+  - A change of what the process was started with starts it again; name servers and a changed unit do not need that.
+author: ["bare.containers contributors (@bare-containers)"]
+options:
+  name:
+    description:
+      - The container's name.
+      - Required unless O(batch) is given.
+    type: str
+  state:
+    description:
+      - V(started) has it running, and started at boot where systemd is PID 1.
+      - V(stopped) has it declared but not running, and not started at boot.
+      - V(restarted) is V(started), after stopping it if it runs. It always reports a change.
+      - V(absent) has it stopped and removed with all that it has written to its root file system. Its cgroup, network and root file
+        system are the other modules'.
+      - With V(stopped) and V(restarted), the declaration that is kept on the host stands in for a missing O(command) and the options
+        with it.
+    type: str
+    choices: [started, stopped, restarted, absent]
+    default: started
+  command:
+    description:
+      - The program and its arguments. A program without a C(/) is looked for in the C(PATH) of O(env), in the root file system.
+      - Required with O(state=started).
+    type: list
+    elements: str
+  env:
+    description:
+      - Environment variables, besides C(PATH), C(HOME) and C(HOSTNAME), which have defaults. Nothing of the host's environment is
+        passed on.
+      - Values are text; quote numbers that are to keep their spelling.
+    type: dict
+  user:
+    description:
+      - The user, as C(USER) or C(USER:GROUP), each a number or a name in C(/etc/passwd) and C(/etc/group) of the root file system. A
+        number is an ID, even where a user is called so. The default is root.
+      - Without a group it is the user's own, with the user's supplementary groups.
+    type: str
+  workdir:
+    description: The directory it starts in, made if it is missing.
+    type: str
+    default: /
+    aliases: [working_dir]
+  hostname:
+    description: Its host name. The default is O(name).
+    type: str
+  rootfs:
+    description:
+      - A directory on the host that is its root file system.
+      - The default is what M(bare.containers.rootfs_fetch) declared for O(name).
+    type: path
+  rootfs_mode:
+    description:
+      - V(overlay) keeps what the container writes in a layer of its own, which goes when the root file system below it changes.
+      - V(read_only) is the same, and refuses writing. Volumes and O(tmpfs) can be written to all the same.
+      - V(direct) has the container write into the directory itself.
+    type: str
+    choices: [overlay, read_only, direct]
+    default: overlay
+  network:
+    description:
+      - V(auto) joins the network namespace that M(bare.containers.netns_veth) declared for O(name), and is V(none) where there is none.
+      - V(none) is a new network namespace that has only a loopback interface, which is up.
+      - V(host) is the host's own network.
+    type: str
+    choices: [auto, none, host]
+    default: auto
+  volumes:
+    description:
+      - Files and directories of the host to be seen inside, as C(SOURCE:DESTINATION[:OPTIONS]). Both are absolute paths, the source
+        exists, the destination is made if it is missing.
+      - The options are V(ro), V(rw), V(nosuid), V(suid), V(nodev), V(dev), V(noexec), V(exec), V(rbind) (with what is mounted below
+        the source, the default) and V(bind) (without it).
+    type: list
+    elements: str
+    aliases: [volume]
+  tmpfs:
+    description:
+      - Where file systems in memory are mounted, with their options as in C(size=64m,mode=1777). Unless given otherwise they are
+        C(nosuid,nodev,mode=1777).
+      - There is one at C(/tmp), of 64 MiB, unless it is declared otherwise here or by O(volumes).
+    type: dict
+  cap_add:
+    description:
+      - Capabilities to add to the default ones, such as V(NET_ADMIN); V(ALL) is all that the host has.
+      - A O(user) other than root has none but those added here.
+    type: list
+    elements: str
+  cap_drop:
+    description: Capabilities to take from the default ones; V(ALL) leaves those in O(cap_add).
+    type: list
+    elements: str
+  privileged:
+    description:
+      - All capabilities that the host has, nothing masked or read-only in C(/proc) and C(/sys), and a cgroup that can be written to.
+      - Root inside is then as good as root on the host.
+    type: bool
+    default: false
+  no_new_privileges:
+    description:
+      - Whether no program inside can have more privileges than who runs it, whatever set-user-ID bits it has.
+      - The default is V(true), and V(false) with O(privileged).
+    type: bool
+  sysctl:
+    description:
+      - The kernel's settings of the container's own namespaces, C(net.*), C(fs.mqueue.*) and those of IPC such as C(kernel.shmmax).
+      - C(net.ipv4.ping_group_range) lets everybody inside ping(8) unless it is given otherwise.
+    type: dict
+  ulimit:
+    description:
+      - Resource limits, as C(NAME=SOFT[:HARD]), such as V(nofile=1024:4096), with the names of setrlimit(2) in small letters. A limit
+        may be V(unlimited).
+    type: list
+    elements: str
+    aliases: [ulimits]
+  oom_score_adj:
+    description: How likely the kernel kills it when the host runs out of memory, from -1000 to 1000.
+    type: int
+  dns:
+    description:
+      - Addresses of name servers, for C(/etc/resolv.conf).
+      - The default are the host's own, without those that only the host can reach; where C(systemd-resolved) stands in between, those
+        it asks.
+    type: list
+    elements: str
+  dns_search:
+    description: Domains to look names up in. The default are the host's.
+    type: list
+    elements: str
+  dns_options:
+    description: Options of resolv.conf(5). The default are the host's.
+    type: list
+    elements: str
+    aliases: [dns_option]
+  etc_hosts:
+    description:
+      - Names and their addresses, for C(/etc/hosts). C(localhost) is always there, and so is O(hostname), with the addresses that the
+        container's network has when it starts.
+    type: dict
+    aliases: [add_hosts]
+  stop_signal:
+    description:
+      - The signal that asks it to end, by name or number.
+      - PID 1 of a container ignores a signal that it has no handler for, even from the host. It is then killed after O(stop_timeout).
+    type: str
+    default: SIGTERM
+  stop_timeout:
+    description: How many seconds it has to end before it is killed.
+    type: int
+    default: 10
+  restart_policy:
+    description:
+      - What systemd does when it ends by itself, and after a second's pause. V(on-failure) counts an exit status other than 0, and a
+        signal. V(unless-stopped) is V(always).
+      - Without systemd nobody watches, and only V(no) is accepted.
+    type: str
+    choices: ["no", on-failure, always, unless-stopped]
+    default: "no"
+  supervisor:
+    description:
+      - V(systemd) gives it a unit, C(bare-NAME.service), whose main process it is. Its output is in the journal.
+      - V(direct) leaves it to itself. Its output is in C(/var/log/bare-containers/NAME.log).
+      - V(auto) is V(systemd) where that is PID 1, else V(direct).
+    type: str
+    choices: [auto, systemd, direct]
+    default: auto
+extends_documentation_fragment:
+  - bare.containers.attributes
+  - bare.containers.attributes.action_group
+  - bare.containers.batch
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: partial
+    details: With O(state=restarted) it always changes.
+requirements:
+  - Linux 5.12 or newer
+  - the launcher of the same version, which M(bare.containers.launcher) installs
+notes:
+  - The default capabilities are podman's (containers.conf(5)). Docker has three more, C(AUDIT_WRITE), C(MKNOD) and C(NET_RAW).
+seealso:
+  - module: bare.containers.launcher
+  - module: bare.containers.rootfs_fetch
+  - module: bare.containers.netns_veth
+  - module: bare.containers.cgroup_v2
+  - module: bare.containers.nsenter_exec
+  - name: OCI runtime specification
+    description: The format of the bundle.
+    link: https://github.com/opencontainers/runtime-spec
+"""
+
+EXAMPLES = r"""
+- name: A web server
+  bare.containers.container_process:
+    name: web
+    command: [httpd, -f, -p, "8080", -h, /srv]
+    env:
+      LANG: C.UTF-8
+    user: "1000:1000"
+    volumes:
+      - /srv/www:/srv:ro
+
+- name: Several in one task, one of them with a capability more and a bit of space
+  bare.containers.container_process:
+    batch:
+      - name: worker
+        command: [sleep, infinity]
+        rootfs_mode: read_only
+        tmpfs:
+          /var/cache: size=16m
+      - name: clock
+        command: [sleep, infinity]
+        cap_add: [SYS_TIME]
+        stop_timeout: 2
+
+- name: Stop one, with its declaration kept
+  bare.containers.container_process:
+    name: worker
+    state: stopped
+
+- name: Remove it
+  bare.containers.container_process:
+    name: worker
+    state: absent
+"""
+
+RETURN = r"""
+commands:
+  description: The shell commands that do the same, in order.
+  type: list
+  elements: str
+  returned: always
+state:
+  description: Whether it runs, C(started), C(stopped) or C(absent).
+  type: str
+  returned: with O(name)
+pid:
+  description: The PID of its first process as the host sees it, none where it does not run.
+  type: int
+  returned: with O(name)
+supervisor:
+  description: Who watches it, C(systemd) or C(direct).
+  type: str
+  returned: with O(name), unless absent
+unit:
+  description: Its unit, none without systemd.
+  type: str
+  returned: with O(name), unless absent
+  sample: bare-web.service
+log:
+  description: The file with its output, none with systemd, whose journal has it.
+  type: str
+  returned: with O(name), unless absent
+bundle:
+  description: The directory of its bundle, with C(config.json) in it.
+  type: str
+  returned: with O(name), unless absent
+  sample: /var/lib/bare-containers/containers/web
+recipe:
+  description: What the launcher does for this bundle, as a shell script by lines that does the same with C(unshare), C(mount), C(pivot_root)
+    and C(setpriv).
+  type: list
+  elements: str
+  returned: with O(name), unless absent
+containers:
+  description:
+    - What became of each entry of O(batch), by its name.
+    - Each has the keys above, C(changed), C(commands), C(failed), and C(msg) with the reason where it failed.
+  type: dict
+  returned: with O(batch)
+"""
+
+from ..module_utils.container.options import OPTIONS
+from ..module_utils.container.process import Processes, check
+from ..module_utils.module import run_module
+
+
+def main() -> None:
+    processes: list[Processes] = []
+
+    def build(entries):
+        processes.append(Processes(entries))
+        return processes[0].resources
+
+    run_module(OPTIONS, build, validate=check, refresh=lambda: processes[0].refresh())
+
+
+if __name__ == "__main__":
+    main()
