@@ -1,0 +1,191 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading a tar archive (tar(5), pax(1)) from start to end, however it is compressed and whoever made it.
+
+The headers are parsed by Python's tarfile, which is given nothing but bytes in order: what it reads is
+limited and only goes forward, and it never touches a file system. What tarfile lets pass in silence is
+refused here: an archive that breaks off, or has a damaged header in its midst.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..converge import Failure
+
+_BLOCK = 512
+_CHUNK = 1 << 18
+_LARGEST_HEADER = 1 << 20
+
+_BZIP2 = b"BZh"
+_GZIP = b"\x1f\x8b"
+_XZ = b"\xfd7zXZ\0"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+class Refused(Exception):
+    """What is wrong with an archive, in words that follow its name."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that an archive may come to: bytes when decompressed, and entries."""
+
+    size: int
+    entries: int
+
+
+class Stream(Protocol):
+    """Something that gives bytes in order."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@contextlib.contextmanager
+def decompressed(descriptor: int) -> Iterator[Stream]:
+    """The content of an open file, by its first bytes (gzip, xz, bzip2, zstd, or as it is).
+
+    Leaving it raises Refused for what a program found wrong. Raises Failure, OSError.
+    """
+    start = os.pread(descriptor, 8, 0)
+    if start.startswith(_ZSTD):
+        with _zstd(descriptor) as stream:
+            yield stream
+        return
+    with open(descriptor, "rb", closefd=False) as plain:
+        if start.startswith(_GZIP):
+            yield gzip.GzipFile(fileobj=plain)
+        elif start.startswith(_XZ):
+            yield lzma.LZMAFile(plain)  # noqa: SIM115 # which holds nothing open but plain
+        elif start.startswith(_BZIP2):
+            yield bz2.BZ2File(plain)
+        else:
+            yield plain
+
+
+@contextlib.contextmanager
+def _zstd(descriptor: int) -> Iterator[Stream]:
+    """Python reads zstd itself from 3.14 on only; the program is where the archives are."""
+    program = shutil.which("zstd")
+    if program is None:
+        raise Failure(
+            "The archive is compressed with zstd: install the package zstd, or take one that is compressed "
+            "with gzip, xz or bzip2; nothing was changed."
+        )
+    process = subprocess.Popen(
+        [program, "--decompress", "--stdout", "--quiet"],
+        stdin=descriptor,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        yield process.stdout
+        process.stdout.close()
+        message = process.stderr.read().decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise Refused(f"is no whole zstd file ({message})")
+
+
+class Archive:
+    """A tar archive's entries, in order. ``entry``'s data is read before the next entry is asked for."""
+
+    def __init__(self, stream: Stream, limits: Limits) -> None:
+        self._bytes = _Forward(stream, limits.size)
+        self._limits = limits
+
+    def entries(self) -> Iterator[tarfile.TarInfo]:
+        """Raises Refused, and whatever tarfile and the decompressors raise."""
+        archive = tarfile.TarFile(
+            fileobj=self._bytes,  # type: ignore[arg-type]
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+        count = 0
+        while True:
+            entry = archive.next()
+            if entry is None:
+                break
+            count += 1
+            if count > self._limits.entries:
+                raise Refused(f"has more than the {self._limits.entries} entries that max_entries allows")
+            archive.members.clear()  # type: ignore[attr-defined]
+            yield entry
+        if not self._bytes.ended:
+            raise Refused("breaks off, or is damaged, before the end that a tar archive has")
+        self._bytes.drain()
+
+    def copy(self, entry: tarfile.TarInfo, target: int) -> None:
+        """Writes a regular file's data to a descriptor, holes as holes. Raises OSError, Refused."""
+        self._bytes.seek(entry.offset_data)
+        sparse: Any = entry.sparse  # None, or offset and length of each piece of data
+        for offset, length in [(0, entry.size)] if sparse is None else sparse:
+            os.lseek(target, offset, os.SEEK_SET)
+            self._copy(length, target)
+        os.ftruncate(target, entry.size)
+
+    def _copy(self, length: int, target: int) -> None:
+        while length > 0:
+            data = memoryview(self._bytes.read(min(length, _CHUNK)))
+            if not data:
+                raise Refused("breaks off in the middle of a file")
+            length -= len(data)
+            while data:
+                data = data[os.write(target, data) :]
+
+
+class _Forward:
+    """The file that tarfile reads: it goes forward only, by pieces that fit in memory, up to a limit.
+
+    ``ended`` is whether the last piece was the block of zeros that ends an archive (tar(5)).
+    """
+
+    def __init__(self, stream: Stream, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._position = 0
+        self.ended = False
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LARGEST_HEADER:
+            raise Refused(f"has a header of {size} bytes")
+        pieces = []
+        while size:
+            piece = self._stream.read(size)
+            if not piece:
+                break
+            pieces.append(piece)
+            size -= len(piece)
+        data = b"".join(pieces)
+        self._position += len(data)
+        if self._position > self._limit:
+            raise Refused(f"has more than the {self._limit} bytes that max_size allows")
+        self.ended = data == bytes(_BLOCK)
+        return data
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise Refused("has an entry of negative size")
+        while self._position < position:
+            if not self.read(min(position - self._position, _CHUNK)):
+                raise Refused("breaks off in the middle of an entry")
+
+    def drain(self) -> None:
+        """Reads what follows the end, so that a decompressor comes to its checksum."""
+        while self.read(_CHUNK):
+            pass

@@ -1,0 +1,203 @@
+#!/usr/bin/python
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rootfs_fetch
+author: ["bare.containers contributors (@bare-containers)"]
+version_added: 0.1.0
+short_description: Root file systems of containers, from busybox or a tarball
+description:
+  - Gets the root file system of a container into a store on the managed host, and has the container refer to it.
+  - The store, C(/var/lib/bare-containers/store), is content-addressed, so a source is unpacked once, under the digest of what
+    it came from, and shared by all containers that declare it. Nothing is ever written into a tree of the store again.
+  - An archive is unpacked by a process whose root is the new tree, so no path or link in it can lead to the host. An archive
+    that is damaged, breaks off or goes beyond the limits changes nothing.
+extends_documentation_fragment:
+  - bare.containers.attributes
+  - bare.containers.attributes.action_group
+  - bare.containers.batch
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  name:
+    description:
+      - The container's name, of up to 64 letters, digits, C(_), C(.) and C(-), beginning with a letter or digit.
+      - Required unless O(batch) is given.
+    type: str
+  state:
+    description:
+      - With V(present), the root file system is in the store and the container refers to it. It takes exactly one of
+        O(busybox), O(path) and O(url).
+      - With V(absent), the container refers to none. What is in the store stays there unless O(gc) is set.
+    type: str
+    choices: [present, absent]
+    default: present
+  busybox:
+    description:
+      - With V(true), makes a small root file system from the host's own C(/bin/busybox), with all its commands as links and
+        the usual directories and files in C(/etc). Nothing is fetched.
+      - Busybox must be linked statically, as that of Debian's package C(busybox-static) is. When the package is upgraded, the
+        next run makes a new root file system of it.
+    type: bool
+  path:
+    description:
+      - A tar archive on the managed host, plain or compressed with gzip, xz, bzip2 or zstd.
+      - Without O(checksum), it is known by what is in it. It is read again only when its inode, size, modification or status
+        change time is another one.
+      - With O(checksum), it is read only when the store does not have that root file system yet, and may be gone otherwise.
+    type: path
+  url:
+    description:
+      - The address of such an archive, with C(https://), or with C(http://) and O(checksum).
+      - With O(checksum), it is fetched when the store does not have that root file system yet.
+      - Without O(checksum), it is fetched once, and not again unless the address changes, or O(force) is set, or the store has
+        lost it.
+    type: str
+  checksum:
+    description:
+      - What the archive must be, as C(sha256:) or C(sha512:) and the digest in hexadecimal digits.
+      - An archive that is another one is not unpacked, and not kept if it was fetched.
+    type: str
+  force:
+    description: Fetches a O(url) that has no O(checksum) anew in this run. Of no effect otherwise.
+    type: bool
+    default: false
+  validate_certs:
+    description: Whether the certificate of an C(https://) server has to be valid.
+    type: bool
+    default: true
+  timeout:
+    description: How many seconds a server may take to answer.
+    type: int
+    default: 30
+  max_size:
+    description:
+      - The most that an archive may be, compressed and when decompressed, as a number of bytes or with one of the units
+        C(K), C(M), C(G), C(T).
+    type: str
+    default: 16G
+  max_entries:
+    description: The most files, directories and links that an archive may have.
+    type: int
+    default: 1000000
+  gc:
+    description:
+      - With O(state=absent), also removes everything from the store that no container on the host refers to any more.
+      - In a batch, it takes O(state=absent) for every entry.
+    type: bool
+    default: false
+seealso:
+  - module: bare.containers.container_process
+"""
+
+EXAMPLES = r"""
+- name: A root file system of nothing but busybox
+  bare.containers.rootfs_fetch:
+    name: web
+    busybox: true
+
+- name: An archive that is on the managed host
+  bare.containers.rootfs_fetch:
+    name: worker
+    path: /srv/images/minirootfs.tar.gz
+
+- name: An archive from a server, known by its checksum
+  bare.containers.rootfs_fetch:
+    name: worker
+    url: http://127.0.0.1:8000/minirootfs.tar.gz
+    checksum: "{{ minirootfs_checksum }}"
+
+- name: The root file systems of several containers in one task
+  bare.containers.rootfs_fetch:
+    batch:
+      - {name: web, busybox: true}
+      - {name: worker, path: /srv/images/minirootfs.tar.gz}
+      - {name: old, state: absent}
+
+- name: Nothing is to be left, in the store neither
+  bare.containers.rootfs_fetch:
+    batch:
+      - {name: web, state: absent, gc: true}
+      - {name: worker, state: absent, gc: true}
+"""
+
+RETURN = r"""
+commands:
+  description: The shell commands that do the same, in order.
+  returned: always
+  type: list
+  elements: str
+  sample: ["install -d -m 0700 /var/lib/bare-containers/store"]
+diff:
+  description: The state before and after, for each container that differs.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - before_header: web (actual)
+      after_header: web (declared)
+      before: "state: absent\n"
+      after: "state: present\nbusybox: true\nunpacked: true\n"
+path:
+  description:
+    - The directory of the root file system. It is shared, so nothing may be written to it.
+    - V(null) as long as only fetching can tell.
+  returned: when O(name) is given and O(state=present)
+  type: str
+  sample: /var/lib/bare-containers/store/layers/sha256-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/tree
+digest:
+  description: The digest of what it was made from; V(null) as long as only fetching can tell.
+  returned: when O(name) is given and O(state=present)
+  type: str
+  sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+layers:
+  description: The directories that make up the root file system, lowest first.
+  returned: when O(name) is given and O(state=present)
+  type: list
+  elements: str
+  sample: [/var/lib/bare-containers/store/layers/sha256-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/tree]
+size:
+  description: The bytes in its files; V(null) as long as it is not unpacked.
+  returned: when O(name) is given and O(state=present)
+  type: int
+  sample: 1985000
+containers:
+  description: What became of each entry, by name. Beside what is listed here, it has the values that are returned for one.
+  returned: when O(batch) is given
+  type: dict
+  contains:
+    changed:
+      description: Whether this one was changed.
+      type: bool
+    commands:
+      description: The shell commands for this one.
+      type: list
+      elements: str
+    failed:
+      description: Whether this one failed.
+      type: bool
+    msg:
+      description: Why it failed.
+      returned: when it failed
+      type: str
+"""
+
+from ..module_utils.module import run_module
+from ..module_utils.rootfs.options import OPTIONS, validate
+from ..module_utils.rootfs.resource import build
+
+
+def main() -> None:
+    run_module(OPTIONS, build, validate=validate)
+
+
+if __name__ == "__main__":
+    main()
