@@ -45,6 +45,8 @@ def run_module(
         required_one_of=[("name", "batch")],
         supports_check_mode=True,
     )
+    # Ansible takes "path" for a file that the module manages, and puts mode, size and more of it into the result.
+    module.add_path_info = lambda result: result
     try:
         require_root()
         entries = read_entries(module, options)
