@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from progress import run, say
+from progress import run, wait_for
 
 
 def root() -> Path:
@@ -25,14 +25,18 @@ def root() -> Path:
 
 @contextmanager
 def locked(path: Path, why: str) -> Iterator[None]:
-    """Hold an exclusive flock(2) on `path`.lock; says so when another process has it."""
+    """Hold an exclusive flock(2) on `path`.lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{path}.lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting until another process has finished {why}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def taken() -> bool:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        wait_for(f"another process to finish {why}", taken, timeout=1800)
         yield
 
 
@@ -40,12 +44,18 @@ def locked(path: Path, why: str) -> Iterator[None]:
 def scratch(name: str) -> Iterator[Path]:
     """An empty directory for a caller who holds its lock; removed at the end, or else by the next one."""
     path = Path(name)
-    shutil.rmtree(path, ignore_errors=True)
+
+    def removed() -> bool:
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+
+    # Processes that were killed while they wrote here may take a moment to be gone.
+    wait_for(f"{path} to be removable", removed, timeout=30)
     path.mkdir()
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        wait_for(f"{path} to be removable", removed, timeout=30)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import qmp
 from access import Login
 from image import Image
 from machine import NO_PROCESS, Hardware, Machine, Process, ssh_answers
-from progress import HostError, run, say, wait_for
+from progress import HostError, run, say, tail, wait_for
 
 SSH_PORT = 22
 # Read into the page cache before the snapshot, so that no host pays for it again.
@@ -112,7 +112,7 @@ def get(name: str) -> Host:
 
 
 def all_running(pattern: str = "[!.]*") -> list[Host]:
-    """The running hosts by name; without those that are only booted to be kept, whose names start with a dot."""
+    """The running hosts by name; the pattern leaves out those only booted to be kept, named with a dot."""
     states = sorted((cache.root() / "hosts").glob(f"{pattern}/state.json"))
     return [host for host in (running(state.parent.name) for state in states) if host]
 
@@ -163,7 +163,10 @@ def reboot(name: str) -> Host:
         with qmp.connect(host.machine.monitor, timeout=120) as client:
             host.login.run("systemctl --no-block reboot")
             host.login.hang_up()
-            client.wait_event("RESET")
+            try:
+                client.wait_event("RESET")
+            except HostError as error:
+                raise HostError(f"{name} did not go down: {error}\n{tail(host.machine.console)}") from None
         _wait_until_up(host, timeout=300)
         if host.login.run(BOOT_ID) == before:
             raise HostError(f"{name} was told to reboot and did not")
@@ -214,20 +217,8 @@ def _start(host: Host, booted: Path | None) -> Host:
     if booted:
         run(["cp", "--reflink=auto", "--sparse=always", booted, machine.overlay])
     else:
-        run(
-            [
-                "qemu-img",
-                "create",
-                "-q",
-                "-f",
-                "qcow2",
-                "-F",
-                "raw",
-                "-b",
-                machine.image.disk,
-                machine.overlay,
-            ]
-        )
+        disk = machine.image.disk
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, machine.overlay])
     host = replace(host, process=machine.start(host.forwards, restore=booted is not None))
     host.save()
     machine.wait_for_monitor(host.process)
@@ -295,12 +286,14 @@ def _digest(*parts: str) -> str:
 
 def _boot(made: Image, hardware: Hardware) -> Path:
     """Boot the image from its beginning unless the result of that is kept; where it is kept."""
-    booted = made.directory / f"booted-{_digest(_qemu(), *map(str, asdict(hardware).values()))}.qcow2"
+    machine = Machine(made.directory, made.directory, made, hardware)
+    made_from = _digest(_qemu(), *machine.command({}, restore=False), WARM_UP)
+    booted = made.directory / f"booted-{made_from}.qcow2"
     if booted.exists():
         return booted
     start = time.monotonic()
     say(f"booting {made.directory.name} with {hardware.accel} (once for this image)")
-    name = f".{booted.stem}"
+    name = f".boot-{made_from}"
     host = Host(name, str(made.directory), hardware, forwards={SSH_PORT: 0})
     _down(name)
     kernel_patience, host_patience = (10, 60) if hardware.accel == "kvm" else (120, 300)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cache
-from progress import HostError, run, say
+from progress import HostError, follow, run, say
 from sources import acquire_options, debian_sources, machine_sources
 
 SUITES = ("bookworm", "trixie")
@@ -190,9 +190,11 @@ def _bootstrap(recipe: Recipe, tree: Path, scratch: Path) -> None:
     if recipe.base == "prepared":
         hooks.append(f'chroot "$1" apt-get --yes --no-download install {wanted}')
     unwanted = ("man", "doc", "locale", "info", "i18n/locales")
-    say("  fetching and unpacking packages")
-    run(
+    follow(
+        "the packages to be fetched and unpacked",
         [
+            # With these namespaces all its processes and mounts go, however this program ends.
+            "unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child",
             "mmdebstrap", "--variant=apt", f"--include={','.join(recipe.packages)}",
             *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in unwanted),
             "--dpkgopt=force-unsafe-io",

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ def say(text: str) -> None:
 
 
 def tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a console log, without what a terminal would act on."""
+    """The last lines of a log, without what a terminal would act on."""
     try:
         text = log.read_text(errors="replace")
     except FileNotFoundError:
@@ -35,11 +36,11 @@ def tail(log: Path, lines: int = 20) -> str:
 
 
 def wait_for(
-    what: str, probe: Callable[[], T | None], timeout: float, console: Path | None = None, every: float = 0.1
+    what: str, probe: Callable[[], T | None], timeout: float, log: Path | None = None, every: float = 0.1
 ) -> T:
     """Call `probe` until it answers something true, and return that.
 
-    Tells every five seconds that it still waits. Raises HostError, with the end of `console`, once `timeout`
+    Tells every five seconds that it still waits. Raises HostError, with the end of `log`, once `timeout`
     seconds have passed. A probe ends the wait early by raising HostError itself.
     """
     start = time.monotonic()
@@ -47,31 +48,43 @@ def wait_for(
     while not (answer := probe()):
         now = time.monotonic()
         if now - start > timeout:
-            evidence = f"; its console ended with:\n{tail(console)}" if console else ""
+            evidence = f"; the log ended with:\n{tail(log)}" if log else ""
             raise HostError(f"waited {timeout:.0f} s in vain for {what}{evidence}")
         if now - told >= 5:
             told = now
-            last = tail(console, 1) if console else ""
+            last = tail(log, 1) if log else ""
             say(f"  {now - start:3.0f} s, waiting for {what}" + (f": {last}" if last else ""))
         time.sleep(every)
     return answer
 
 
-def run(command: Sequence[str | Path], log: Path | None = None, env: dict[str, str] | None = None) -> str:
+def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, timeout: float = 900) -> str:
     """Run a program to its end and return its output; on failure raise HostError with what it said."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=env,
-        check=False,
-    )
-    if log:
-        log.write_text(done.stdout)
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", env=env, timeout=timeout, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise HostError(f"`{shlex.join(words)}` took more than {timeout:.0f} s") from None
     if done.returncode:
-        ending = "\n".join(done.stdout.splitlines()[-20:])
-        raise HostError(f"{command[0]} ended with {done.returncode}:\n{ending}")
+        raise HostError(f"`{shlex.join(words)}` ended with {done.returncode}:\n{done.stdout.strip()}")
     return done.stdout
+
+
+def follow(
+    what: str, command: Sequence[str | Path], log: Path, env: Mapping[str, str], timeout: float = 1800
+) -> None:
+    """Run a program that takes its time, telling how far its log has come. Raises HostError when it fails."""
+    with open(log, "wb") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env
+        )
+    try:
+        wait_for(what, lambda: child.poll() is not None, timeout, log)
+    finally:
+        child.kill()
+        child.wait()
+    if child.returncode:
+        raise HostError(f"{command[0]} ended with {child.returncode}; its log ended with:\n{tail(log)}")
