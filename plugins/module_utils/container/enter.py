@@ -23,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_TOGETHER = 8
 _NAMESPACES = ("mnt", "uts", "ipc", "net", "cgroup", "pid")
 _REPORT = 3
 _SENTENCE = 3000
@@ -31,7 +30,7 @@ _KILL = 9
 
 
 def run(descriptor: int) -> int:
-    """Runs what the JSON in ``descriptor`` asks for: a list of ``{name, args, env, user, cwd, timeout,
+    """Runs what the JSON in ``descriptor`` asks for, in order: a list of ``{name, args, env, user, cwd, timeout,
     stdio}``.
 
     ``stdio`` are three descriptors of ours; ``user``, ``cwd`` and ``timeout`` (seconds) may be null. Returns
@@ -40,15 +39,9 @@ def run(descriptor: int) -> int:
     process.die_with_parent()
     with open(descriptor, encoding="utf-8") as file:
         requests = bundle.parse_json(file.read())
-    attendants = 0
     for number, request in enumerate(requests):
-        if attendants == _TOGETHER:
-            os.wait()
-            attendants -= 1
         if os.fork() == 0:
             _attend(number, request)
-        attendants += 1
-    for _attendant in range(attendants):
         os.wait()
     return 0
 

@@ -55,14 +55,14 @@ _TMPFS_OPTIONS = re.compile(
 )
 
 
-def _command(value: list[Any]) -> list[str]:
+def command(value: list[Any]) -> list[str]:
     words = [str(word) for word in value]
     if not words or not words[0] or any("\0" in word for word in words):
         raise ValueError("a list of words, the first of which is the program")
     return words
 
 
-def _env(value: Mapping[str, Any]) -> dict[str, str]:
+def environment(value: Mapping[str, Any]) -> dict[str, str]:
     variables = {str(name): _text(item) for name, item in value.items()}
     if not all(_VARIABLE.fullmatch(name) and "\0" not in item for name, item in variables.items()):
         raise ValueError("names without '=' and values, neither with NUL characters")
@@ -74,7 +74,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _user(value: str) -> str:
+def user(value: str) -> str:
     user, colon, group = value.partition(":")
     for part in [user, group] if colon else [user]:
         if not _USER.fullmatch(part) or (part.isdecimal() and int(part) > _LAST_ID):
@@ -84,14 +84,14 @@ def _user(value: str) -> str:
     return value
 
 
-def _absolute(value: str) -> str:
+def absolute(value: str) -> str:
     if not value.startswith("/") or "\0" in value or ".." in value.split("/"):
         raise ValueError("an absolute path without '..'")
     return os.path.normpath("/" + value.lstrip("/"))
 
 
 def _mount_point(value: str) -> str:
-    path = _absolute(value)
+    path = absolute(value)
     if path == "/" or path.split("/")[1] in ("proc", "sys"):
         raise ValueError("a path inside the container that is not '/' and not in /proc or /sys")
     return path
@@ -120,7 +120,7 @@ def _volume(text: str) -> dict[str, Any]:
             raise ValueError(f"volumes with the options {', '.join(_VOLUME_OPTIONS)}, not {option!r}")
     if not {"bind", "rbind"} & set(options):
         options.insert(0, "rbind")
-    return {"source": _absolute(parts[0]), "destination": _mount_point(parts[1]), "options": options}
+    return {"source": absolute(parts[0]), "destination": _mount_point(parts[1]), "options": options}
 
 
 def _tmpfs(value: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -221,7 +221,7 @@ def _signal(value: str) -> str:
     return name
 
 
-def _seconds(value: int) -> int:
+def seconds(value: int) -> int:
     if value < 0:
         raise ValueError("a number of seconds, 0 or more")
     return value
@@ -231,12 +231,12 @@ OPTIONS = Options(
     (
         NAME,
         Option("state", default="started", choices=STATES),
-        Option("command", type="list", elements="str", normalise=_command),
-        Option("env", type="dict", normalise=_env),
-        Option("user", normalise=_user),
-        Option("workdir", default="/", aliases=("working_dir",), normalise=_absolute),
+        Option("command", type="list", elements="str", normalise=command),
+        Option("env", type="dict", normalise=environment),
+        Option("user", normalise=user),
+        Option("workdir", default="/", aliases=("working_dir",), normalise=absolute),
         Option("hostname", normalise=_hostname),
-        Option("rootfs", type="path", normalise=_absolute),
+        Option("rootfs", type="path", normalise=absolute),
         Option("rootfs_mode", default="overlay", choices=("overlay", "read_only", "direct")),
         Option("network", default="auto", choices=("auto", "none", "host")),
         Option("volumes", type="list", elements="str", aliases=("volume",), normalise=_volumes),
@@ -253,7 +253,7 @@ OPTIONS = Options(
         Option("dns_options", type="list", elements="str", aliases=("dns_option",), normalise=_words),
         Option("etc_hosts", type="dict", aliases=("add_hosts",), normalise=_hosts),
         Option("stop_signal", default="SIGTERM", normalise=_signal),
-        Option("stop_timeout", type="int", default=10, normalise=_seconds),
+        Option("stop_timeout", type="int", default=10, normalise=seconds),
         Option("restart_policy", default="no", choices=("no", "on-failure", "always", "unless-stopped")),
         Option("supervisor", default="auto", choices=("auto", "systemd", "direct")),
     )
