@@ -45,7 +45,7 @@ def run_module(
         required_one_of=[("name", "batch")],
         supports_check_mode=True,
     )
-    # Ansible takes "path" for a file that the module manages, and puts mode, size and more of it into the result.
+    # Ansible takes "path" for a file that the module manages, and adds its mode and size to the result.
     module.add_path_info = lambda result: result
     try:
         require_root()
