@@ -30,8 +30,8 @@ _KILL = 9
 
 
 def run(descriptor: int) -> int:
-    """Runs what the JSON in ``descriptor`` asks for, in order: a list of ``{name, args, env, user, cwd, timeout,
-    stdio}``.
+    """Runs in order what the JSON in ``descriptor`` asks for: a list of {name, args, env, user, cwd, timeout,
+    stdio}.
 
     ``stdio`` are three descriptors of ours; ``user``, ``cwd`` and ``timeout`` (seconds) may be null. Returns
     0.

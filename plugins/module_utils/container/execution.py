@@ -57,7 +57,7 @@ def check(entries: Sequence[Entry]) -> None:
 
 
 def run(entries: Sequence[Entry], *, predict: bool) -> list[Result]:
-    """Runs them one after the other, those that fail again while their ``within`` allows it; a result for each.
+    """Runs them one after the other, failing ones again while ``within`` allows it; gives a result for each.
 
     With ``predict`` nothing is run, and the results tell what would be. Raises Failure, OSError.
     """
@@ -127,20 +127,26 @@ class _Run:
 
 
 def as_shell(entry: Entry) -> str:
-    """What a person would type: nsenter(1), which takes on neither the container's cgroup nor its privileges."""
+    """What a person would type: nsenter(1), which takes on neither the cgroup nor the privileges."""
     words = list(entry["command"])
     if "env" in entry:
         words = ["env", *(f"{name}={value}" for name, value in entry["env"].items()), *words]
     if "chdir" in entry:
         words = ["sh", "-c", f'cd {shell_command([entry["chdir"]])} && exec "$@"', "sh", *words]
-    if "user" in entry:
-        words = ["su", "-s", "/bin/sh", entry["user"].partition(":")[0], "-c", shell_command(words)]
+    uid, _colon, gid = entry.get("user", "").partition(":")
+    identity = ""
+    if uid.isdecimal():
+        identity = f"--setuid {uid} --setgid {gid if gid.isdecimal() else uid} "
+    elif uid:
+        words = ["su", "-s", "/bin/sh", uid, "-c", shell_command(words)]
     state = host.RUN / entry["name"] / "state.json"
     pid = f"$(sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/' {state})"
-    line = f'nsenter --target "{pid}" --all -- {shell_command(words)}'
+    line = f'nsenter --target "{pid}" --all {identity}-- {shell_command(words)}'
     if "stdin" in entry:
         line = f"printf %s {shell_command([entry['stdin']])} | {line}"
-    if entry["rc"]:
+    if "stdout" in entry:
+        line = f"{line} | grep -F -e {shell_command([entry['stdout']])}"
+    elif entry["rc"]:
         line = f"{line} || test $? -eq {entry['rc']}"
     if entry["within"]:
         line = f"timeout {entry['within']} sh -c {shell_command([f'until {line}; do sleep 1; done'])}"
@@ -198,7 +204,7 @@ def _request(entry: Entry, stdio: Sequence[int]) -> dict[str, Any]:
 
 
 def _memory_file(opened: ExitStack, text: str) -> int:
-    """A file in memory that holds ``text``, to be read from its start; unlike a pipe, nobody has to empty it."""
+    """A file in memory that holds ``text``, open at its start; unlike a pipe, nobody has to empty it."""
     descriptor = os.memfd_create("stdio")
     opened.callback(os.close, descriptor)
     data = memoryview(text.encode())

@@ -52,8 +52,8 @@ def main(arguments: list[str]) -> int:
 def protect_interpreter() -> None:
     """Runs this program again from a read-only copy of the mount that its interpreter lies on.
 
-    Until exec a container's first process has the host's interpreter as /proc/PID/exe, and a container may make
-    that its command; through the copy it can't be opened for writing (CVE-2019-5736). Raises OSError.
+    Until exec a container's first process has the host's interpreter as /proc/PID/exe, and a container may
+    make that its command; through the copy it can't be opened for writing (CVE-2019-5736). Raises OSError.
     """
     if os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
         return
