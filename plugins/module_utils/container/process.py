@@ -403,8 +403,15 @@ class Process:
             "bundle": str(self._directory),
             "unit": host.unit(self.name) if kind == "systemd" else None,
             "log": str(log_path(self.name)) if kind == "direct" else None,
-            "recipe": recipe(self.name, spec.config(declared, self._given(declared))),
+            "recipe": self._recipe(declared),
         }
+
+    def _recipe(self, declared: Entry) -> list[str]:
+        config = spec.config(declared, self._given(declared))
+        top = mount.find("cgroup2")
+        declared_path = config["linux"].get("cgroupsPath")
+        cgroup = f"{top}{declared_path}" if declared_path else None
+        return recipe(str(self._directory), config, cgroup)
 
 
 def _kept(declared: Entry) -> dict[str, Any]:

@@ -1,12 +1,155 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A bundle as a shell recipe: what the launcher does for it, in the words of util-linux and iproute2."""
+"""A bundle as a recipe for a shell: what the launcher does for it, by hand, in the words of util-linux and
+iproute2.
+
+It differs from the launcher in what tools can't do: paths are looked up by name, so the root file system has
+to be trusted; output goes where the shell's goes; and the last commands are the root file system's own
+umount(8), rmdir(1), env(1) and setpriv(1), as the host's are out of reach behind pivot_root(2).
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..kernel import mount
+from .filesystem import DEVICE_LINKS, DEVICES
 
-def recipe(name: str, config: dict[str, Any]) -> list[str]:
-    return []
+Config = Mapping[str, Any]
+
+_OLD_ROOT = ".old_root"
+_END = "END_OF_CONTAINER"
+_FOR_SET_UP = ("sys_admin", "net_admin", "mknod", "dac_override", "setgid", "setuid", "setpcap")
+_MASK = (
+    "if test -d $path; then mount -t tmpfs -o ro,nosuid,nodev,noexec,nr_inodes=1,mode=555 tmpfs $path; "
+    "elif test -e $path; then mount --bind /dev/null $path; fi"
+)
+_MAKE_READONLY = (
+    "if test -e $path; then mount --rbind $path $path; mount -o remount,bind,ro,nosuid,nodev,noexec $path; fi"
+)
+_NOT_FOR_THE_MOUNT = ("bind", "rbind", "rw", "suid", "dev", "exec")
+
+
+def recipe(bundle: str, config: Config, cgroup: str | None) -> list[str]:
+    """The lines of a script for ``sh -e``; ``cgroup`` is the directory of the container's cgroup, None for
+    the shell's own.
+    """
+    return [
+        *_outside(config, cgroup),
+        *_inside(os.path.join(bundle, config["root"]["path"]), config),
+        *_become_command(config),
+        _END,
+    ]
+
+
+def _outside(config: Config, cgroup: str | None) -> Iterator[str]:
+    """What the shell does to itself, up to the new namespaces, which its child is the first process in."""
+    if cgroup is not None:
+        yield f"mkdir -p {shlex.quote(cgroup)}"
+        yield f"echo $$ > {shlex.quote(cgroup)}/cgroup.procs"
+    if "oomScoreAdj" in config["process"]:
+        yield f"echo {config['process']['oomScoreAdj']} > /proc/self/oom_score_adj"
+    for limit in config["process"]["rlimits"]:
+        values = ":".join(_limit(limit[each]) for each in ("soft", "hard"))
+        yield f"prlimit --pid $$ --{limit['type'][len('RLIMIT_') :].lower()}={values}"
+    words = ["exec", *_setpriv(config)]
+    network = next((entry for entry in config["linux"]["namespaces"] if entry["type"] == "network"), None)
+    if network and "path" in network:
+        words += ["nsenter", f"--net={network['path']}"]
+    words += ["unshare", "--mount", "--propagation=private", "--uts", "--ipc", "--cgroup", "--pid", "--fork"]
+    words += ["--net"] if network and "path" not in network else []
+    yield f"{shlex.join(words)} sh -e /dev/fd/3 3<<'{_END}'"
+    if network and "path" not in network:
+        yield "ip link set lo up"
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == 0xFFFFFFFFFFFFFFFF else str(value)
+
+
+def _setpriv(config: Config) -> list[str]:
+    """The bounding set goes here, as rootfs's own setpriv(1) may not know it; until the last line root keeps
+    what it needs for mounting as inheritable capabilities."""
+    bounding = config["process"]["capabilities"]["bounding"]
+    # Two, as what is not in the bounding set can't be made inheritable any more (capabilities(7)).
+    words = ["setpriv", f"--inh-caps={_add(_FOR_SET_UP)}"]
+    words += ["setpriv", f"--bounding-set={','.join(['-all', _add(bounding)]).rstrip(',')}"]
+    return [*words, "--no-new-privs"] if config["process"]["noNewPrivileges"] else words
+
+
+def _add(capabilities: Sequence[str]) -> str:
+    return ",".join(f"+{name.lower().replace('cap_', '')}" for name in capabilities)
+
+
+def _drop(capabilities: Sequence[str]) -> str:
+    return ",".join(f"-{name}" for name in capabilities)
+
+
+def _inside(root: str, config: Config) -> Iterator[str]:
+    yield f"hostname {shlex.quote(config['hostname'])}"
+    for key, value in config["linux"]["sysctl"].items():
+        yield f"echo {shlex.quote(value)} > /proc/sys/{key.replace('.', '/')}"
+    yield "umask 0"
+    first = config["mounts"][0]
+    if first["destination"] == "/":
+        options = ",".join(["nodev", *first["options"]])
+        yield shlex.join(["mount", "-t", first["type"], "-o", options, first["source"], root])
+    else:
+        yield shlex.join(["mount", "--bind", root, root])
+        yield shlex.join(["mount", "-o", "remount,bind,nodev", root])
+    yield f"cd {shlex.quote(root)}"
+    for entry in config["mounts"]:
+        if entry["destination"] != "/":
+            yield from _mount(entry)
+        if entry["destination"] == "/dev":
+            yield from (f"mknod -m 666 dev/{name} c {major} {minor}" for name, major, minor in DEVICES)
+            yield from (f"ln -s {target} dev/{name}" for name, target in DEVICE_LINKS)
+    yield from _each(config["linux"]["maskedPaths"], _MASK)
+    yield from _each(config["linux"]["readonlyPaths"], _MAKE_READONLY)
+    yield f"mkdir -p ./{shlex.quote(config['process']['cwd'].lstrip('/'))} {_OLD_ROOT}"
+    yield f"pivot_root . {_OLD_ROOT}"
+    yield "cd /"
+
+
+def _each(paths: Sequence[str], act: str) -> Iterator[str]:
+    if paths:
+        yield f"for path in {shlex.join(path.lstrip('/') for path in paths)}; do {act}; done"
+
+
+def _mount(entry: Config) -> Iterator[str]:
+    here = entry["destination"].lstrip("/")
+    options = [option for option in entry["options"] if option not in _NOT_FOR_THE_MOUNT]
+    if entry["type"] != "bind":
+        yield shlex.join(["mkdir", "-p", here])
+        yield shlex.join(["mount", "-t", entry["type"], "-o", ",".join(options), entry["source"], here])
+        return
+    source = shlex.quote(entry["source"])
+    parent, here = shlex.quote(os.path.dirname(here) or "."), shlex.quote(here)
+    yield f"if test -d {source}; then mkdir -p {here}; else mkdir -p {parent}; touch {here}; fi"
+    yield f"mount --{'rbind' if 'rbind' in entry['options'] else 'bind'} {source} {here}"
+    attributes = [option for option in options if option in mount.ATTRIBUTES]
+    if attributes:
+        yield f"mount -o remount,bind,{','.join(attributes)} {here}"
+
+
+def _become_command(config: Config) -> Iterator[str]:
+    """All that is left of the old root goes, and the shell becomes the command."""
+    process = config["process"]
+    environment = list(process["env"])
+    path = next(entry for entry in environment if entry.startswith("PATH="))
+    yield f"export {shlex.quote(path)}"
+    yield f"umount -l /{_OLD_ROOT}"
+    yield f"rmdir /{_OLD_ROOT}"
+    if config["root"]["readonly"]:
+        yield "mount -o remount,bind,ro /"
+    yield f"cd {shlex.quote(process['cwd'])}"
+    yield "umask 022"
+    user = process["user"]
+    words = ["exec", "env", "-i", *environment, "HOME=/", "setpriv", f"--inh-caps={_drop(_FOR_SET_UP)}"]
+    if user["uid"] or user["gid"]:
+        words += [f"--reuid={user['uid']}", f"--regid={user['gid']}", "--clear-groups"]
+    yield f"{shlex.join([*words, *process['args']])} 3<&-"
