@@ -51,7 +51,7 @@ class Cgroupfs:
         self._require_place(known)
         hierarchy.require((files.label(file), controller) for file, controller in self._needs())
         self._live.require_room(self._values)
-        state: dict[str, Any] = {"state": "present", "controls": files.beside_default(self._values)}
+        state: dict[str, Any] = {"state": "present", "controls": self._live.expect(self._values)}
         if self._frozen is not None:
             state["frozen"] = self._frozen
         return state
@@ -66,11 +66,9 @@ class Cgroupfs:
         return steps
 
     def removal_steps(self, actual: Mapping[str, Any]) -> list[Step]:
-        """What takes the cgroup away, with the processes in it."""
-        if actual["state"] == "absent":
-            return []
+        """What takes the cgroup away, with the processes in it and the parents that are ours."""
         kill = [self._kill_step()] if cgroup.processes(self.path) else []
-        return [*kill, self._remove_step()]
+        return [*kill, *self._remove_steps()]
 
     def processes(self) -> list[int]:
         return cgroup.processes(self.path)
@@ -105,13 +103,19 @@ class Cgroupfs:
             )
 
     def _making_steps(self, new: bool) -> list[Step]:
-        """Every cgroup from the root to ours, and in each but ours the controllers that ours needs."""
+        """Every cgroup from the root to ours, and in each but ours the controllers that ours needs.
+
+        What is below OURS may go until then, with the last cgroup in it, so for a new one it is all made.
+        """
         needed = list(dict.fromkeys(controller for __, controller in self._needs()))
+        ours = hierarchy.root() / OURS
         steps = []
         for ancestor in self._ancestors():
-            if not ancestor.is_dir():
+            fleeting = new and ours in (ancestor, *ancestor.parents)
+            if fleeting:
                 steps.append(_make_step(ancestor))
-            enabled = (cgroup.read(ancestor, "cgroup.subtree_control") or "").split()
+            control = None if fleeting else cgroup.read(ancestor, "cgroup.subtree_control")
+            enabled = (control or "").split()
             missing = [controller for controller in needed if controller not in enabled]
             if missing:
                 steps.append(_enable_step(ancestor, missing))
@@ -137,23 +141,26 @@ class Cgroupfs:
         wait = f"until grep -qx 'populated 0' {self.path}/cgroup.events; do sleep 0.1; done"
         return Step("processes", (write_value(self.path / "cgroup.kill", "1"), wait), apply)
 
-    def _remove_step(self) -> Step:
-        """Ours, all below it, and those above it that are ours too and now without children."""
+    def _remove_steps(self) -> list[Step]:
+        """Ours, all below it, and those above it that are ours too and then without children."""
         ours = hierarchy.root() / OURS
-        above = [parent for parent in self.path.parents if parent == ours or ours in parent.parents]
+        below = cgroup.with_descendants(self.path)
+        above = [
+            parent for parent in self.path.parents if ours in (parent, *parent.parents) and parent.is_dir()
+        ]
 
         def apply() -> None:
             cgroup.remove(self.path)
             if above:
                 file.remove_empty(above[0], up_to=ours.parent)
 
-        removals = [command(["rmdir", *cgroup.with_descendants(self.path)])]
-        removals += [command(["rmdir", "--ignore-fail-on-non-empty", parent]) for parent in above]
-        return Step("state", tuple(removals), apply)
+        commands = [command(["rmdir", *below])] if below else []
+        commands += [command(["rmdir", "--ignore-fail-on-non-empty", parent]) for parent in above]
+        return [Step("state", tuple(commands), apply)] if commands else []
 
 
 def _make_step(path: Path) -> Step:
-    return Step("state", (command(["mkdir", "-p", path]),), lambda: path.mkdir(exist_ok=True))
+    return Step("state", (command(["mkdir", "-p", path]),), lambda: cgroup.make(path))
 
 
 def _enable_step(path: Path, controllers: Sequence[str]) -> Step:

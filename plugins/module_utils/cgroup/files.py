@@ -214,6 +214,7 @@ CONTROLS = (
     ),
 )
 
+CPUSETS = ("cpuset.cpus", "cpuset.mems")
 BY_FILE = {control.file: control for control in CONTROLS}
 
 # What `controls` does not take, and why: they are no settings, or another one's second name.

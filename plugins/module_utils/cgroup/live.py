@@ -41,6 +41,25 @@ class Live:
             state["frozen"] = cgroup.read(self.path, "cgroup.freeze") == "1"
         return state
 
+    def expect(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """The values that are to be read here when ``values`` are declared and the rest is at its default.
+
+        A cpuset that has processes can't be emptied again (validate_change() in the kernel's cpuset.c):
+        there, all that the parent has stands for the default, to the same effect. Raises OSError.
+        """
+        expected = files.beside_default(values)
+        for name in files.CPUSETS:
+            current = self.value(name)
+            if name not in expected and current != "":
+                whole = cgroup.read(self.path.parent, f"{name}.effective") or ""
+                if current == whole or self._populated():
+                    expected[name] = whole
+        return files.beside_default(expected)
+
+    def _populated(self) -> bool:
+        events = cgroup.keyed(cgroup.read(self.path, "cgroup.events") or "")
+        return events.get("populated") == 1
+
     def write_steps(self, before: Mapping[str, Value], after: Mapping[str, Value]) -> list[Step]:
         """A step for each file whose value differs; what is in neither is at its default."""
         names = [*(control.file for control in CONTROLS), *sorted({*before, *after} - files.BY_FILE.keys())]
@@ -93,7 +112,7 @@ class Live:
             )
 
     def facts(self, other_files: Sequence[str]) -> dict[str, Any]:
-        """The values of all these control files that exist, and what the kernel counted; empty without a cgroup.
+        """The values of all these control files that exist, and what was counted; empty without a cgroup.
 
         Raises OSError.
         """

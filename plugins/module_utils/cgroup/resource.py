@@ -192,7 +192,8 @@ def _declaration(entry: Entry) -> dict[str, Any]:
         path = hierarchy.root() / systemd.slice_path(parent) / host.unit(entry["name"])
     else:
         path = hierarchy.root() / parent / entry["name"]
-    return {**declaration, "manager": manager, "parent": parent, "path": str(path)}
+    resolved = {**declaration, "manager": manager, "parent": parent, "path": str(path)}
+    return dict(sorted(resolved.items()))  # in the order in which it is read again
 
 
 def _command(pid: int) -> str:

@@ -145,7 +145,7 @@ class Systemd:
         self._live.require_room(self._values)
         state: dict[str, Any] = {"state": "present", "drop_in": self._text().splitlines(), "loaded": True}
         if self._live.exists():
-            state["controls"] = wanted
+            state["controls"] = self._live.expect(self._values)
             if self._frozen is not None:
                 state["frozen"] = self._frozen
         elif self._frozen:
@@ -159,13 +159,10 @@ class Systemd:
         steps = []
         if actual.get("drop_in") != expected["drop_in"]:
             steps.append(self._write_step())
-        ours = {name for name in {*before, *after} if before.get(name) != after.get(name)}
-        if steps or not actual["loaded"] or any(name in files.BY_FILE for name in ours):
-            steps.append(_reload_step(sorted(ours) or ["drop_in"]))
-        # systemd leaves alone what the drop-in has no property for, and a cpuset that it once set.
-        steps += [
-            step for step in self._live.write_steps(before, after) if step.changes not in self._properties()
-        ]
+        differing = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+        if steps or not actual["loaded"] or not all(self._leaves_alone(name) for name in differing):
+            steps.append(_reload_step(differing or ["drop_in"]))
+        steps += [step for step in self._live.write_steps(before, after) if self._leaves_alone(step.changes)]
         if expected.get("frozen") != actual.get("frozen"):
             steps.append(self._freeze_step(expected["frozen"]))
         return steps
@@ -183,6 +180,11 @@ class Systemd:
 
     def facts(self, other_files: Sequence[str]) -> dict[str, Any]:
         return self._live.facts(other_files)
+
+    def _leaves_alone(self, name: str) -> bool:
+        """Whether systemd does not write the file: it has no property for it, or it is a cpuset and without
+        one, which systemd does not reset."""
+        return name not in files.BY_FILE or (name in files.CPUSETS and name not in self._values)
 
     def _properties(self) -> dict[str, tuple[str, ...]]:
         """The lines of the drop-in for each file that has a unit property. Where TasksMax= is not said,

@@ -134,6 +134,11 @@ def _kill_one_by_one(cgroup: Path, seconds: float) -> None:
     set_frozen(cgroup, False, seconds)
 
 
+def make(cgroup: Path) -> None:
+    """Makes the cgroup in its parent, which exists; one that is there is fine. Raises OSError."""
+    cgroup.mkdir(exist_ok=True)
+
+
 def remove(cgroup: Path) -> None:
     """Removes the cgroup and all below it; none is fine. Raises OSError, EBUSY for one with processes."""
     for each in with_descendants(cgroup):
