@@ -210,7 +210,8 @@ class _Run:
         except Failure as failure:
             self.outcome.error = self.outcome.error or str(failure)
         except OSError as error:
-            where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
+            named = isinstance(error.filename, (str, bytes))  # else it is None, or a descriptor
+            where = f" ({os.fsdecode(error.filename)})" if named else ""
             self.outcome.error = self.outcome.error or f"{prefix}{error.strerror or error}{where}."
 
 

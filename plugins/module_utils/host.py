@@ -30,7 +30,7 @@ from typing import Any
 
 from .converge import Failure, Step
 from .kernel import file
-from .shell import write_file
+from .shell import command, write_file
 
 STATE = Path("/var/lib/bare-containers")
 RUN = Path("/run/bare-containers")
@@ -108,9 +108,10 @@ class Declaration:
 
     def remove_step(self) -> Step:
         """The step that forgets the part, and the container's folder with its last part."""
+        folders = (self.path.parent, self.path.parent.parent, STATE)
         return Step(
             f"{self._part} declaration",
-            (f"rm -f {self.path}", f"rmdir --parents --ignore-fail-on-non-empty {self.path.parent}"),
+            (f"rm -f {self.path}", command(["rmdir", "--ignore-fail-on-non-empty", *folders])),
             self._remove,
         )
 

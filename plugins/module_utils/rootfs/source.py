@@ -170,7 +170,8 @@ class Download:
             raise Failure(f"{where}: {failure}; nothing was changed.") from None
         # Beside OSError there are http.client's errors and Ansible's own, which have no base in common.
         except Exception as error:
-            reason = getattr(error, "reason", None) or error
+            cause = getattr(error, "reason", None)
+            reason = cause if isinstance(cause, Exception) else error
             raise Failure(f"{where}: {reason}; nothing was changed.") from None
 
     def _checked(self, response: Any) -> Iterator[bytes]:
@@ -233,11 +234,10 @@ def _open(option: str, path: str) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         raise Failure(f"{option}: there is no file {path} on this host; nothing was changed.") from None
-    opened = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        opened.close()
+        os.close(descriptor)
         raise Failure(f"{option}: {path} is not a regular file, it takes an archive; nothing was changed.")
-    return opened
+    return os.fdopen(descriptor, "rb")
 
 
 def _digest(algorithm: str, opened: BinaryIO) -> str:

@@ -127,7 +127,7 @@ def collect_commands(unused: Sequence[str]) -> tuple[str, ...]:
     """The shell commands that remove these layers, and the store when they were all that is in it."""
     return (
         command(["rm", "-rf", *(directory(layer) for layer in unused)]),
-        command(["rmdir", "--parents", "--ignore-fail-on-non-empty", root() / "layers"]),
+        command(["rmdir", "--ignore-fail-on-non-empty", root() / "layers", root(), host.STATE]),
     )
 
 
@@ -245,13 +245,13 @@ def _sync(directory: Path) -> None:
 
 
 def _discard(top: Path) -> None:
-    """Removes a directory of ours with all that is in it, if there; follows no link. Raises OSError.
+    """Removes what is at ``top``, if anything, with all that is in it; follows no link. Raises OSError.
 
     Each directory below is moved up before it is emptied, so depth is no matter: neither the longest path nor
     the deepest recursion limits what can be removed.
     """
-    if not top.is_dir():
-        return
+    if top.is_symlink() or not top.is_dir():
+        return top.unlink(missing_ok=True)
     taken = set(os.listdir(top))
     names = (f"{top}/.{number}" for number in itertools.count() if f".{number}" not in taken)
     pending = [os.path.join(top, name) for name in taken]

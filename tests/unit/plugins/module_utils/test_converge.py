@@ -195,6 +195,17 @@ def test_workers_work_at_the_same_time():
     assert [outcome.error for outcome in outcomes] == [None, None]
 
 
+@pytest.mark.parametrize("filename", ["/sys/fs/cgroup", b"/sys/fs/cgroup", None, 3])
+def test_an_error_of_the_system_is_told_whatever_it_names(filename):
+    class Unreadable(Fake):
+        def read(self):
+            raise OSError(5, "Input/output error", filename)
+
+    (outcome,) = converge([Unreadable("web", {}, {})])
+    named = " (/sys/fs/cgroup)" if filename in ("/sys/fs/cgroup", b"/sys/fs/cgroup") else ""
+    assert outcome.error == f"Input/output error{named}."
+
+
 # Shared steps
 
 RELOAD = {"reload": "daemon-reload"}
