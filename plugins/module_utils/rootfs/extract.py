@@ -42,10 +42,10 @@ def unpack(descriptor: int, target: Path, limits: Limits) -> None:
         with open(reader, "rb") as messages:
             message = messages.read().decode("utf-8", "replace")
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if message:
-        raise Refused(message)
-    if status != 0:
-        raise Failure(f"The process that unpacks ended with status {status}; nothing was changed.")
+        if message:
+            raise Refused(message)
+        if status != 0:
+            raise Failure(f"The process that unpacks ended with status {status}; nothing was changed.")
 
 
 def _child(stream: Stream, target: str, limits: Limits, report: int) -> None:

@@ -32,7 +32,7 @@ def _url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an address that begins with https:// or http://")
-    return value
+    return parts.geturl()  # which has the scheme in lower case
 
 
 def _path(value: str) -> str:

@@ -220,7 +220,7 @@ class _HashedFile:
 
 def masked(url: str) -> str:
     """The address without the password that may be in it, for people to see."""
-    return re.sub(r"(//[^/@:]*:)[^/@]*@", r"\1********@", url)
+    return re.sub(r"(//[^/@:]*:)[^/?#]*@", r"\1********@", url)
 
 
 def _layer(checksum: str) -> str:
