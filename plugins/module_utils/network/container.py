@@ -114,6 +114,7 @@ class ContainerNetwork:
             "mac": link.mac,
             "mtu": link.mtu,
             "master": None if link.master is None else names[link.master],
+            "hairpin": link.hairpin,
             "addresses": self._survey.addresses.get(link.index, []),
             **read_settings(link.name, [ACCEPT_RA, ROUTE_LOCALNET]),
         }
@@ -161,6 +162,8 @@ class ContainerNetwork:
                 "mac": network.host_mac,
                 "mtu": network.mtu,
                 "master": network.bridge,
+                # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
+                "hairpin": not alone and bool(network.publish),
                 "addresses": sorted(network.gateway_interfaces) if alone else [],
                 **outer_settings(localnet=alone and self._survey.reaches_localhost(network.host_link)),
             },
@@ -214,7 +217,7 @@ class ContainerNetwork:
         if host_link is None:
             steps.append(self._add_pair(network))
             new = {"mtu": network.mtu, "addresses": []}
-            host_link = {**new, "mac": network.host_mac, "master": None, **new_settings()}
+            host_link = {**new, "mac": network.host_mac, "master": None, "hairpin": False, **new_settings()}
             links[network.interface] = {**new, "mac": network.mac_address}
         steps += link_steps(
             self._host,

@@ -54,7 +54,7 @@ class Network:
 
     def declaration(self) -> dict[str, Any]:
         """What is kept on the host: plain data, without the name."""
-        kept = asdict(self)
+        kept = dict(sorted(asdict(self).items()))
         del kept["name"]
         return {option: list(value) if isinstance(value, tuple) else value for option, value in kept.items()}
 
@@ -125,12 +125,13 @@ def _digest(text: str) -> bytes:
 
 
 def _first_hosts(addresses: Sequence[str]) -> list[str]:
-    """The first host address of the first subnet of each family; of two addresses (RFC 3021) the lower."""
+    """The first host address of the first subnet of each family that has room for two; of just two (RFC 3021)
+    the lower."""
     first: dict[int, str] = {}
-    for interface in map(ipaddress.ip_interface, addresses):
-        subnet = interface.network
-        offset = 0 if subnet.prefixlen >= subnet.max_prefixlen - 1 else 1
-        first.setdefault(interface.version, str(subnet.network_address + offset))
+    for subnet in (ipaddress.ip_interface(address).network for address in addresses):
+        length = subnet.max_prefixlen - subnet.prefixlen
+        if length:
+            first.setdefault(subnet.version, str(subnet.network_address + (1 if length > 1 else 0)))
     return [first[version] for version in sorted(first)]
 
 

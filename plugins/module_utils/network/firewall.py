@@ -165,7 +165,8 @@ def _but_localhost(network: Network, address: Any, survey: Survey) -> tuple[Expr
 def _return_rules(network: Network, address: Any, survey: Survey) -> Iterator[Rule]:
     """Who is in the same subnet, or comes from localhost, would be answered past the host that translated."""
     forwarded = (_WAS_FORWARDED, _address("daddr", str(address.ip)))
-    sources = [str(address.network)]
+    whole = address.network.prefixlen == address.network.max_prefixlen
+    sources = [str(address.ip if whole else address.network)]
     if address.version == 4 and survey.is_gateway_of(network):
         sources.append(_LOCALHOST)
     for source in sources:

@@ -24,6 +24,8 @@ ACCEPT_RA = "ipv6/accept_ra"
 ROUTE_LOCALNET = "ipv4/route_localnet"
 
 _IFA_F_NODAD = 2
+_RTPROT_BOOT = 3
+_RT_SCOPE_NOWHERE = 255
 
 _WORDS: dict[str, Callable[[Any], list[str]]] = {
     "up": lambda up: ["up" if up else "down"],
@@ -31,17 +33,21 @@ _WORDS: dict[str, Callable[[Any], list[str]]] = {
     "mtu": lambda mtu: ["mtu", str(mtu)],
     "master": lambda bridge: ["master", bridge] if bridge else ["nomaster"],
     "stp": lambda on: ["type", "bridge", "stp_state", str(int(on))],
+    "hairpin": lambda on: ["type", "bridge_slave", "hairpin", "on" if on else "off"],
 }
 """What ip-link(8) says after ``set dev LINK`` for each setting of a link."""
 
-_ATTRIBUTES: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "up": lambda up: {"state": "up" if up else "down"},
-    "mac": lambda mac: {"address": mac},
-    "mtu": lambda mtu: {"mtu": mtu},
-    "master": lambda bridge: {"master": socket.if_nametoindex(bridge) if bridge else 0},
-    "stp": lambda on: {"kind": "bridge", "br_stp_state": int(on)},
+_REQUESTS: dict[str, Callable[[Any, int, Any], Any]] = {
+    "up": lambda ip, link, up: ip.link("set", index=link, state="up" if up else "down"),
+    "mac": lambda ip, link, mac: ip.link("set", index=link, address=mac),
+    "mtu": lambda ip, link, mtu: ip.link("set", index=link, mtu=mtu),
+    "master": lambda ip, link, bridge: ip.link(
+        "set", index=link, master=socket.if_nametoindex(bridge) if bridge else 0
+    ),
+    "stp": lambda ip, link, on: ip.link("set", index=link, kind="bridge", br_stp_state=int(on)),
+    "hairpin": lambda ip, link, on: ip.brport("set", index=link, mode=int(on)),
 }
-"""What pyroute2 takes for the same; a name's index is looked up when the step is applied."""
+"""The netlink request for the same, on a link by its index."""
 
 
 def setting_path(link: str, setting: str) -> Path:
@@ -90,7 +96,7 @@ class Place:
             return self.request(
                 changes,
                 ["link", "set", "dev", link, *_WORDS[setting](value)],
-                lambda ip: ip.link("set", index=socket.if_nametoindex(link), **_ATTRIBUTES[setting](value)),
+                lambda ip: _REQUESTS[setting](ip, socket.if_nametoindex(link), value),
             )
         return self.write(changes, setting_path(link, setting), value)
 
@@ -110,11 +116,14 @@ class Place:
     def replace_route(self, changes: str, route: str) -> Step:
         """Sets a route, in the words of ip-route(8), whether there is one to that destination or not."""
         words = ["route", "replace", *route.split()]
-        return self.request(changes, words, lambda ip: ip.route("replace", **_route(route)))
+        return self.request(
+            changes, words, lambda ip: ip.route("replace", **{"proto": _RTPROT_BOOT, **_route(route)})
+        )
 
     def delete_route(self, changes: str, route: str) -> Step:
         words = ["route", "delete", *route.split()]
-        return self.request(changes, words, lambda ip: ip.route("delete", **_route(route)))
+        whichever = {"proto": 0, "scope": _RT_SCOPE_NOWHERE}
+        return self.request(changes, words, lambda ip: ip.route("delete", **whichever, **_route(route)))
 
     def write(self, changes: str, path: Path, value: str) -> Step:
         """Writes a file of /proc/sys/net, which shows the namespace of who opens it."""
@@ -166,7 +175,7 @@ def connected_route(link: str, address: str) -> str | None:
 
 
 def read_settings(link: str, settings: Sequence[str]) -> dict[str, str]:
-    """These settings of a link in the calling thread's namespace; without those of IPv6 where there is none."""
+    """These settings of a link in the calling thread's namespace, as far as the kernel has them."""
     values = {setting: file.read_text(setting_path(link, setting)) for setting in settings}
     return {setting: value.strip() for setting, value in values.items() if value is not None}
 
@@ -202,6 +211,9 @@ def link_steps(
     be
     opened to the link.
     """
+    if now.get("master") != wanted.get("master"):
+        # What a port is set to goes with the port.
+        now = {**now, "hairpin": False}
     steps = {
         key: place.set_link(changes, link, key, value)
         for key, value in wanted.items()

@@ -47,6 +47,7 @@ class Link:
     peer: int | None
     peer_namespace: int | None
     stp: bool
+    hairpin: bool
 
 
 @contextlib.contextmanager
@@ -99,6 +100,7 @@ def _link(message: Any) -> Link:
         peer=peer,
         peer_namespace=message.get_attr("IFLA_LINK_NETNSID"),
         stp=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_STP_STATE")),
+        hairpin=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_MODE")),
     )
 
 

@@ -33,10 +33,11 @@ class TextFile:
 
     def remove_step(self, changes: str) -> Step:
         """The step that removes it, and of our own folders those that it leaves empty."""
-        commands = [command(["rm", "-f", self.path])]
+        line = command(["rm", "-f", self.path])
         if self._is_in_state:
-            commands.append(command(["rmdir", "--parents", "--ignore-fail-on-non-empty", self.path.parent]))
-        return Step(changes, tuple(commands), self._remove)
+            # One command with the other: it has to be done after each file, which may be the last.
+            line += " && " + command(["rmdir", "--parents", "--ignore-fail-on-non-empty", self.path.parent])
+        return Step(changes, (line,), self._remove)
 
     def _remove(self) -> None:
         file.remove(self.path)

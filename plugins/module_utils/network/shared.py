@@ -101,6 +101,7 @@ class Host:
     def _rebuilding(self, bridges: Mapping[str, State]) -> list[str]:
         """The lines of the script for the boot; a bridge that is there is left alone."""
         lines = [f"[ ! -e {FILE} ] || {command(['nft', '-f', FILE])}"]
+        lines += [write_value(Path(path), "1") for path in sorted(self._routed())]
         for name, wanted in bridges.items():
             making = [line for step in self._bridge_steps(name, None, wanted) for line in step.commands]
             lines += [
@@ -108,7 +109,7 @@ class Host:
                 *making,
                 "fi",
             ]
-        return script([*lines, *(write_value(Path(path), "1") for path in sorted(self._routed()))])
+        return script(lines)
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         """The record knows of a thing as long as there can be something of it."""
@@ -119,7 +120,7 @@ class Host:
             "bridges": sorted({*one["bridges"], *other["bridges"]}),
             "settings": {**other["settings"], **one["settings"]},
         }
-        steps = self._record_steps(one, both)
+        steps = [*self._record_steps(one, both), *self._forwarding_steps(actual, expected, "1")]
         steps += [
             self._place.delete_link(f"bridges.{name}", name)
             for name in actual["bridges"]
@@ -127,16 +128,21 @@ class Host:
         ]
         for name, wanted in expected["bridges"].items():
             steps += self._bridge_steps(name, actual["bridges"].get(name), wanted)
-        steps += [
-            self._place.write("forwarding", path, expected["forwarding"][str(path)])
-            for path in FORWARDING.values()
-            if actual["forwarding"].get(str(path)) != expected["forwarding"].get(str(path))
-        ]
+        steps += self._forwarding_steps(actual, expected, "0")
         if expected["boot_script"] is None:
             steps += [self._script.remove_step("boot_script")] if actual["boot_script"] is not None else []
         elif actual["boot_script"] != expected["boot_script"]:
             steps.append(self._script.write_step("boot_script", self._rebuilding(expected["bridges"])))
         return [*steps, *self._record_steps(both, other)]
+
+    def _forwarding_steps(self, actual: State, expected: State, value: str) -> list[Step]:
+        """On before addresses come and off after they have gone: a router joins anycast groups with each."""
+        now, wanted = actual["forwarding"], expected["forwarding"]
+        return [
+            self._place.write("forwarding", Path(path), value)
+            for path in wanted
+            if wanted[path] == value and now[path] != value
+        ]
 
     def _bridge_steps(self, name: str, now: State | None, wanted: State) -> list[Step]:
         steps = []

@@ -1,0 +1,285 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests on this machine's kernel share: a host of one's own, and modules run as Ansible runs them.
+
+Nothing here touches the machine itself: a Machine is a pair of namespaces and goes with its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COLLECTIONS = Path(__file__).parents[2] / ".collections"
+PYTHONS = ("/usr/bin/python3", sys.executable)
+"""The host's own Python with the distribution's packages, and the newest of everything."""
+
+_RUN_MODULE = """
+import json, runpy, sys
+from ansible.module_utils import basic
+basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": json.load(sys.stdin)}).encode()
+basic._ANSIBLE_PROFILE = "legacy"
+runpy.run_module("ansible_collections.bare.containers.plugins.modules." + sys.argv[1], run_name="__main__")
+"""
+
+
+class Machine:
+    """A host of its own: a network namespace, and a mount namespace with nothing in /run and /var/lib."""
+
+    def __init__(self, module_utils: Path) -> None:
+        self._module_utils = module_utils
+        self._process = subprocess.Popen(
+            ["unshare", "--net", "--mount", "--propagation=private", "sh", "-c", _SET_UP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n", "the namespaces could not be made"
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the namespaces."""
+        return self._process.pid
+
+    def end(self) -> None:
+        """Ends the holder, and with it what it held."""
+        self._process.communicate()
+
+    def command(self, *words: str) -> list[str]:
+        """The command line that runs ``words`` in here."""
+        return ["nsenter", f"--target={self.pid}", "--net", "--mount", "--", *words]
+
+    def run(self, *words: str, **options: Any) -> str:
+        """What a program prints in here; it has to succeed."""
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, check=False, **options)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def shell(self, text: str) -> str:
+        """What a shell script prints in here; none of its commands may fail."""
+        return self.run("sh", "-e", input=text)
+
+    def module_command(
+        self, name: str, python: str = PYTHONS[0], environment: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """The command line that runs a module, which takes its arguments as JSON on standard input."""
+        path = f"{COLLECTIONS}:{self._module_utils}"
+        variables = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
+        settings = [f"{key}={value}" for key, value in variables.items()]
+        return self.command("env", *settings, python, "-c", _RUN_MODULE, name)
+
+    def module(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        check: bool = False,
+        python: str = PYTHONS[0],
+        environment: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The result of a module, as Ansible gets it."""
+        done = subprocess.run(
+            self.module_command(name, python, environment),
+            input=json.dumps({**arguments, "_ansible_check_mode": check, "_ansible_diff": True}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.stdout, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+
+_SET_UP = """
+mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && ip link set lo up && echo ready && exec cat
+"""
+
+
+@pytest.fixture(scope="session")
+def module_utils(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with ansible.module_utils alone, all that a managed host has of Ansible."""
+    import ansible
+
+    assert ansible.__file__ is not None
+    package = tmp_path_factory.mktemp("managed") / "ansible"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "module_utils").symlink_to(Path(ansible.__file__).parent / "module_utils")
+    return package.parent
+
+
+@pytest.fixture
+def new_machine(module_utils: Path) -> Iterator[Callable[[], Machine]]:
+    """Makes Machines, which end with the test."""
+    if os.geteuid() != 0:
+        pytest.fail("the tests in tests/kernel need root")
+    machines: list[Machine] = []
+
+    def new() -> Machine:
+        machines.append(Machine(module_utils))
+        return machines[-1]
+
+    yield new
+    for machine in machines:
+        machine.end()
+
+
+@pytest.fixture
+def machine(new_machine: Callable[[], Machine]) -> Machine:
+    """One Machine."""
+    return new_machine()
+
+
+class Containers:
+    """Containers of a test, on a Machine that has the launcher and a root file system with busybox in it."""
+
+    tree = "/var/lib/tree"
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._cgroups = Path(_find_cgroup2()) / "bare"
+        self._names: set[str] = set()
+        machine.shell(_PREPARE.format(tree=self.tree))
+        assert not machine.module("launcher", {}).get("failed")
+
+    def name(self, name: str) -> str:
+        """A name that no other test has on this machine, whose cgroups they share."""
+        unique = f"t{os.getpid()}-{name}"
+        self._names.add(unique)
+        return unique
+
+    def cgroup(self, name: str) -> Path:
+        """Where the container's cgroup is unless declared."""
+        return self._cgroups / self.name(name)
+
+    def options(self, name: str, **options: Any) -> dict[str, Any]:
+        """A declaration with what every one takes."""
+        default = {"command": ["sleep", "1000"], "rootfs": self.tree, "stop_timeout": 0}
+        return {"name": self.name(name), **default, **options}
+
+    def converge(self, name: str = "one", *, check: bool = False, fails: bool = False, **options: Any) -> Any:
+        """The module's result for one container."""
+        result = self.machine.module("container_process", self.options(name, **options), check=check)
+        assert result.get("failed", False) is fails, result
+        return result
+
+    def execute(self, name: str = "one", *, fails: bool = False, check: bool = False, **options: Any) -> Any:
+        """The result of nsenter_exec."""
+        result = self.machine.module("nsenter_exec", {"name": self.name(name), **options}, check=check)
+        assert result.get("failed", False) is fails, result
+        return result
+
+    def state(self, name: str = "one") -> dict[str, Any] | None:
+        """What the launcher has written down of a container."""
+        text = self.machine.shell(f"cat /run/bare-containers/{self.name(name)}/state.json 2>/dev/null || :")
+        return json.loads(text) if text else None
+
+    def pid(self, name: str = "one") -> int:
+        """The first process of a container that runs."""
+        state = self.state(name)
+        assert state is not None, "it does not run"
+        assert _start_time(state["pid"]) == state["start_time"], "it has ended"
+        return int(state["pid"])
+
+    def alive(self, name: str = "one") -> bool:
+        state = self.state(name)
+        return state is not None and _start_time(state["pid"]) == state["start_time"]
+
+    def inside(self, text: str, name: str = "one") -> str:
+        """What a shell says that nsenter(1) runs inside, whatever we think of how to get there."""
+        done = subprocess.run(
+            ["nsenter", f"--target={self.pid(name)}", "--all", "/bin/sh", "-c", text],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": "/bin"},
+        )
+        assert done.returncode == 0, (text, done.stdout, done.stderr)
+        return done.stdout
+
+    def status(self, name: str = "one") -> dict[str, str]:
+        """The fields of /proc/PID/status of its first process (proc(5))."""
+        lines = Path(f"/proc/{self.pid(name)}/status").read_text().splitlines()
+        return {key: value.strip() for key, _colon, value in (line.partition(":") for line in lines)}
+
+    def log(self, name: str = "one") -> str:
+        return self.machine.shell(f"cat /var/log/bare-containers/{self.name(name)}.log")
+
+    def files(self) -> dict[str, float]:
+        """Everything of ours on the machine, with when it was written."""
+        where = "/run /var/lib /var/log/bare-containers /usr/local/lib/bare-containers"
+        listed = self.machine.shell(f"find {where} -printf '%T@ %C@ %p\\n' 2>/dev/null || :")
+        return {line.split(" ", 2)[2]: line.rsplit(" ", 1)[0] for line in listed.splitlines()}
+
+    def end(self) -> None:
+        """Kills what runs, and removes the cgroups, as no module is there for any more."""
+        for name in self._names:
+            state = self.state(name.partition("-")[2])
+            if state and _start_time(state["pid"]) == state["start_time"]:
+                os.kill(state["pid"], signal.SIGKILL)
+            directory = self._cgroups / name
+            if directory.exists():
+                eventually(lambda directory=directory: not (directory / "cgroup.procs").read_text())
+                directory.rmdir()
+        with contextlib.suppress(OSError):
+            self._cgroups.rmdir()
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """The first true answer of ``condition``, asked again and again."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return answer
+
+
+def _start_time(pid: int) -> int | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _find_cgroup2() -> str:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if " - cgroup2 " in line:
+            return line.split()[4]
+    pytest.fail("no cgroup2 is mounted here")
+
+
+_PREPARE = """
+mkdir -p /var/log /usr/local/lib
+mount -t tmpfs tmpfs /var/log
+mount -t tmpfs tmpfs /usr/local/lib
+mkdir -p {tree}/bin {tree}/etc
+cp /bin/busybox {tree}/bin/
+for name in $(/bin/busybox --list); do test -e {tree}/bin/$name || ln -s busybox {tree}/bin/$name; done
+"""
+
+
+@pytest.fixture
+def containers(machine: Machine) -> Iterator[Containers]:
+    """Containers, all gone after the test."""
+    made = Containers(machine)
+    yield made
+    made.end()
+
+
+@pytest.fixture(name="eventually")
+def _eventually() -> Callable[..., Any]:
+    return eventually

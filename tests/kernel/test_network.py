@@ -1,0 +1,716 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""netns_veth on a real kernel: the host is a Machine, and a second one is the internet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+PYTHONS = ("/usr/bin/python3", None)
+"""Debian's pyroute2, and the newest."""
+
+WEB = {
+    "name": "web",
+    "bridge": "bare0",
+    "address": ["10.200.0.2/24", "fd00:200::2/64"],
+    "nat": True,
+    "publish": ["8080:80", "5353:53/udp"],
+}
+DATABASE = {"name": "db", "bridge": "bare0", "address": "10.200.0.3/24"}
+LESSON = {"name": "lesson", "address": "10.201.0.2/24", "nat": True, "publish": ["127.0.0.1:8081:80"]}
+ALL = {"batch": [WEB, DATABASE, LESSON]}
+NOTHING = {"batch": [{"name": name, "state": "absent"} for name in ("web", "db", "lesson")]}
+
+SERVER = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
+server = socket.socket(family, kind)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind((sys.argv[1], int(sys.argv[2])))
+if kind == socket.SOCK_STREAM:
+    server.listen()
+print("ready", flush=True)
+while True:
+    if kind == socket.SOCK_DGRAM:
+        data, peer = server.recvfrom(1)
+        server.sendto(peer[0].encode(), peer)
+    else:
+        connection, peer = server.accept()
+        connection.sendall(peer[0].encode())
+        connection.close()
+"""
+"""Tells every client the address that it comes from."""
+
+CLIENT = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
+client = socket.socket(family, kind)
+client.settimeout(float(sys.argv[4]))
+try:
+    client.connect((sys.argv[1], int(sys.argv[2])))
+    client.send(b"?")
+    print(client.recv(100).decode())
+except OSError as error:
+    print("no answer:", error)
+"""
+
+
+@pytest.fixture(params=PYTHONS, ids=("debian", "newest"))
+def python(request: pytest.FixtureRequest) -> str:
+    import sys
+
+    return request.param or sys.executable
+
+
+@contextlib.contextmanager
+def serving(
+    machine: Any, *where: str, address: str = "0.0.0.0", port: int = 80, kind: str = "tcp"
+) -> Iterator[None]:
+    """A server in a machine, or in a container of it with ``where`` = ip netns exec NAME."""
+    words = machine.command(*where, "/usr/bin/python3", "-c", SERVER, address, str(port), kind)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(machine: Any, *where: str, address: str, port: int, kind: str = "tcp", patience: float = 5) -> str:
+    """The address that the server says we come from, or ``no answer: …``."""
+    words = ("/usr/bin/python3", "-c", CLIENT, address, str(port), kind, str(patience))
+    return str(machine.run(*where, *words)).strip()
+
+
+def inside(name: str) -> tuple[str, ...]:
+    return ("ip", "netns", "exec", name)
+
+
+@pytest.fixture
+def internet(machine: Any, new_machine: Callable[[], Any]) -> Any:
+    """Another host, on a link with ours; it knows no way to the containers."""
+    other = new_machine()
+    machine.shell(f"""
+        ip link add wan type veth peer name eth0 netns {other.pid}
+        ip address add 192.0.2.2/24 dev wan
+        ip address add 2001:db8::2/64 dev wan nodad
+        ip link set wan up
+    """)
+    other.shell("""
+        ip address add 192.0.2.1/24 dev eth0
+        ip address add 2001:db8::1/64 dev eth0 nodad
+        ip link set eth0 up
+    """)
+    return other
+
+
+NAMESPACES = """
+for path in /run/netns/*; do
+    if [ "$(stat -f -c %T $path 2> /dev/null)" = nsfs ]; then basename $path; fi
+done
+"""
+
+
+def snapshot(machine: Any, *, numbers: bool = True) -> dict[str, Any]:
+    """All that the module could have changed: links, addresses, routes, rules, settings, files, mounts.
+
+    With ``numbers`` also what tells a thing from one made anew in its place: indices, handles, times.
+    """
+    names = machine.shell(NAMESPACES).split()
+    found: dict[str, Any] = {"host": _network(machine, (), numbers)}
+    for name in names:
+        found[name] = _network(machine, ("-n", name), numbers)
+    rules = json.loads(machine.run("nft", "-j", "list", "ruleset"))["nftables"]
+    found["rules"] = [_rule(rule, numbers) for rule in rules if "metainfo" not in rule]
+    found["settings"] = machine.shell(
+        "cd /proc/sys/net; grep -s . ipv4/ip_forward ipv6/conf/all/forwarding "
+        "ipv4/conf/*/route_localnet ipv6/conf/*/accept_ra"
+    ).splitlines()
+    form = "%p %m %s %T@ %i\\n" if numbers else "%p %m %s\\n"
+    found["files"] = sorted(
+        machine.run("find", "/var/lib", "/run", "-type", "f", "-printf", form).splitlines()
+    )
+    # Names of namespaces are compared as such; a lock's file stays behind when its holder is killed.
+    passing = ("/run/netns/", "/run/bare-containers/lock/")
+    found["files"] = [line for line in found["files"] if not line.startswith(passing)]
+    found["content"] = machine.shell("find /var/lib -type f | sort | xargs -r sha256sum")
+    found["folders"] = sorted(
+        line
+        for line in machine.run("find", "/var/lib", "/run", "-type", "d").splitlines()
+        if not line.startswith("/run/bare-containers")
+    )
+    found["mounts"] = sorted(
+        line.split(" ")[4]
+        for line in machine.run("cat", "/proc/self/mountinfo").splitlines()
+        if "/run" in line
+    )
+    return found
+
+
+_NUMBERS = ("ifindex", "link_index", "link_netnsid", "stats64", "handle")
+_PASSING = ("valid_life_time", "preferred_life_time", "packets", "bytes", "linkinfo", "operstate", "flags")
+
+
+def _network(machine: Any, options: tuple[str, ...], numbers: bool) -> dict[str, Any]:
+    lists = {
+        "links": ("-d", "-j", "link"),
+        "addresses": ("-j", "address"),
+        "routes": ("-j", "route", "show", "table", "all"),
+        "routes6": ("-6", "-j", "route", "show", "table", "all"),
+    }
+    shown = {what: json.loads(machine.run("ip", *options, *words) or "[]") for what, words in lists.items()}
+    shown["up"] = [link["ifname"] for link in shown["links"] if "UP" in link["flags"]]
+    plain = {what: _without_numbers(items, numbers) for what, items in shown.items()}
+    # Without numbers, the order of making is no difference either.
+    return plain if numbers else {what: sorted(items, key=str) for what, items in plain.items()}
+
+
+def _without_numbers(data: Any, numbers: bool) -> Any:
+    """A link-local address and its routes come and go with carrier; they are the kernel's own."""
+    left_out = _PASSING if numbers else (*_PASSING, *_NUMBERS)
+    if isinstance(data, dict):
+        return {key: _without_numbers(item, numbers) for key, item in data.items() if key not in left_out}
+    if isinstance(data, list):
+        kept = [
+            item
+            for item in data
+            if not re.search(r"'(fe80:|ff00:|multicast)", str(item)) or "addr_info" in item
+        ]
+        kept = [
+            item
+            for item in kept
+            if not (isinstance(item, dict) and str(item.get("local", "")).startswith("fe80"))
+        ]
+        return [_without_numbers(item, numbers) for item in kept]
+    return data
+
+
+def _rule(data: Any, numbers: bool) -> Any:
+    if isinstance(data, dict):
+        return {
+            key: _rule(item, numbers)
+            for key, item in data.items()
+            if key not in ("packets", "bytes") and (numbers or key != "handle")
+        }
+    if isinstance(data, list):
+        return [_rule(item, numbers) for item in data]
+    return data
+
+
+def converge(machine: Any, arguments: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    result: dict[str, Any] = machine.module("netns_veth", arguments, **options)
+    assert not result.get("failed"), result["msg"]
+    return result
+
+
+def refused(machine: Any, arguments: Mapping[str, Any], **options: Any) -> str:
+    result = machine.module("netns_veth", arguments, **options)
+    assert result.get("failed") is True, result
+    return str(result["msg"])
+
+
+class TestTraffic:
+    """What the recipe asks to be seen."""
+
+    def test_gateway_and_outside(self, machine: Any, internet: Any, python: str) -> None:
+        converge(machine, ALL, python=python)
+        machine.run(*inside("web"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
+        machine.run(*inside("lesson"), "busybox", "ping", "-c1", "-W5", "10.201.0.1")
+        with serving(internet):
+            for name in ("web", "lesson"):
+                assert ask(machine, *inside(name), address="192.0.2.1", port=80) == "192.0.2.2"
+            # db has not asked for nat, and the internet knows no way back.
+            assert "no answer" in ask(machine, *inside("db"), address="192.0.2.1", port=80, patience=1)
+        with serving(internet, address="::"):
+            assert ask(machine, *inside("web"), address="2001:db8::1", port=80) == "2001:db8::2"
+
+    def test_published_port(self, machine: Any, internet: Any) -> None:
+        converge(machine, ALL)
+        with serving(machine, *inside("web")):
+            assert ask(internet, address="192.0.2.2", port=8080) == "192.0.2.1"
+            assert ask(machine, address="192.0.2.2", port=8080) == "192.0.2.2"
+            assert ask(machine, address="127.0.0.1", port=8080) == "10.200.0.1"
+            # From the same subnet and from the container itself the answer has to come back through the host.
+            assert ask(machine, *inside("db"), address="192.0.2.2", port=8080) == "10.200.0.1"
+            assert ask(machine, *inside("web"), address="192.0.2.2", port=8080) == "10.200.0.1"
+            assert "refused" in ask(internet, address="192.0.2.2", port=80)
+
+    def test_published_on_one_address_only(self, machine: Any, internet: Any) -> None:
+        converge(machine, ALL)
+        with serving(machine, *inside("lesson")):
+            assert ask(machine, address="127.0.0.1", port=8081) == "10.201.0.1"
+            assert "refused" in ask(internet, address="192.0.2.2", port=8081)
+            assert "refused" in ask(machine, address="192.0.2.2", port=8081)
+
+    def test_published_over_udp_and_ipv6(self, machine: Any, internet: Any) -> None:
+        converge(machine, ALL)
+        with serving(machine, *inside("web"), port=53, kind="udp"):
+            assert ask(internet, address="192.0.2.2", port=5353, kind="udp") == "192.0.2.1"
+            assert ask(machine, address="127.0.0.1", port=5353, kind="udp") == "10.200.0.1"
+        with serving(machine, *inside("web"), address="::"):
+            assert ask(internet, address="2001:db8::2", port=8080) == "2001:db8::1"
+            assert ask(machine, address="2001:db8::2", port=8080) == "2001:db8::2"
+            assert "refused" in ask(machine, address="::1", port=8080)
+
+
+def test_second_run_changes_and_writes_nothing(machine: Any, python: str) -> None:
+    converge(machine, ALL, python=python)
+    before = snapshot(machine)
+    result = converge(machine, ALL, python=python)
+    assert (result["changed"], result["commands"], result["diff"]) == (False, [], [])
+    assert snapshot(machine) == before
+
+
+def test_check_mode_changes_nothing_and_foretells_all(machine: Any, python: str) -> None:
+    converge(machine, {"batch": [WEB, DATABASE]}, python=python)
+    changed = {
+        "batch": [
+            {**WEB, "address": "10.200.0.9/24", "nat": False, "publish": ["8080:80/udp"], "mtu": 1400},
+            {"name": "db", "state": "absent"},
+            LESSON,
+        ]
+    }
+    for arguments in (changed, NOTHING):
+        before = snapshot(machine)
+        foretold = converge(machine, arguments, python=python, check=True)
+        assert snapshot(machine) == before
+        done = converge(machine, arguments, python=python)
+        assert foretold["changed"]
+        assert done["changed"]
+        assert foretold["diff"] == done["diff"]
+        assert foretold["commands"] == done["commands"]
+
+
+DRIFTS = {
+    "link inside down": "ip -n web link set eth0 down",
+    "link on the host down": "ip link set bare-web down",
+    "lo down": "ip -n web link set lo down",
+    "address added": "ip -n web address add 10.200.0.77/24 dev eth0",
+    "address of another subnet added": "ip -n web address add 172.16.0.1/16 dev eth0",
+    "address removed": "ip -n web address delete 10.200.0.2/24 dev eth0",
+    "ipv6 address removed": "ip -n web address delete fd00:200::2/64 dev eth0",
+    "address behind another of its subnet": """
+        ip -n web address delete 10.200.0.2/24 dev eth0
+        ip -n web address add 10.200.0.77/24 dev eth0
+        ip -n web address add 10.200.0.2/24 dev eth0
+    """,
+    "address on lo": "ip -n web address add 10.9.9.9/32 dev lo",
+    "address on the host's end": "ip address add 10.9.9.9/32 dev bare-web",
+    "default route deleted": "ip -n web route delete default",
+    "default route elsewhere": "ip -n web route replace default via 10.200.0.3",
+    "ipv6 default route deleted": "ip -n web -6 route delete default",
+    "connected route deleted": "ip -n web route delete 10.200.0.0/24",
+    "route added": "ip -n web route add 198.51.100.0/24 via 10.200.0.3 metric 7",
+    "blackhole added": """
+        ip -n web route add blackhole 198.51.100.0/24
+        ip -n web route add prohibit 2001:db8:9::/48
+    """,
+    "mac changed": "ip -n web link set eth0 address 02:00:00:00:00:99",
+    "mtu changed": "ip link set bare-web mtu 1300",
+    "link renamed": """
+        ip -n web link set eth0 down
+        ip -n web link set eth0 name eth9
+        ip -n web link set eth9 up
+    """,
+    "link added": "ip -n web link add extra type bridge; ip -n web link set extra up",
+    "out of the bridge": "ip link set bare-web nomaster",
+    "hairpin off": "ip link set bare-web type bridge_slave hairpin off",
+    "router advertisements taken": """
+        ip netns exec web sh -c 'echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_ra'
+    """,
+    "host takes router advertisements": "echo 1 > /proc/sys/net/ipv6/conf/bare-web/accept_ra",
+    "pair deleted": "ip link delete bare-web",
+    "another pair in its place": """
+        ip link delete bare-web
+        ip link add bare-web type veth peer name other
+        ip -n web link add eth0 type bridge
+    """,
+    "namespace removed": "ip netns delete web",
+    "namespace empty": "ip netns delete web; ip netns add web",
+    "only the file of the namespace": "umount /run/netns/web",
+    "table deleted": "nft delete table inet bare_containers",
+    "table flushed": "nft flush table inet bare_containers",
+    "all rules of the host flushed": "nft flush ruleset",
+    "rule deleted": "nft delete rule inet bare_containers postrouting handle "
+    "$(nft -a list chain inet bare_containers postrouting | sed -n 's/.*masquerade.*handle //p' | head -n 1)",
+    "rule added": "nft add rule inet bare_containers forward counter drop",
+    "rule first": "nft insert rule inet bare_containers prerouting counter accept",
+    "policy changed": "nft add chain inet bare_containers forward '{ policy drop; }'",
+    "chain added": "nft add chain inet bare_containers extra",
+    "set added": "nft add set inet bare_containers extra '{ type ipv4_addr; }'",
+    "table asleep": "nft add table inet bare_containers '{ flags dormant; }'",
+    "forwarding off": "echo 0 > /proc/sys/net/ipv4/ip_forward",
+    "ipv6 forwarding off": "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding",
+    "localhost closed": "echo 0 > /proc/sys/net/ipv4/conf/bare0/route_localnet",
+    "localhost open to the port": "echo 1 > /proc/sys/net/ipv4/conf/bare-web/route_localnet",
+    "bridge down": "ip link set bare0 down",
+    "bridge without its address": "ip address flush dev bare0 scope global",
+    "bridge with another address": "ip address add 10.9.9.9/32 dev bare0",
+    "bridge with spanning tree": "ip link set bare0 type bridge stp_state 1",
+    "declaration changed": "sed -i s/1500/1400/ /var/lib/bare-containers/containers/web/network.json",
+    "boot script changed": "echo true >> /var/lib/bare-containers/containers/web/network.sh",
+    "host's boot script gone": "rm /var/lib/bare-containers/network/host.sh",
+    "table's file gone": "rm /var/lib/bare-containers/network/table.nft",
+}
+
+
+@pytest.mark.parametrize("command", DRIFTS.values(), ids=DRIFTS.keys())
+def test_drift_is_reported_and_repaired(machine: Any, command: str) -> None:
+    converge(machine, ALL)
+    declared, db = snapshot(machine, numbers=False), snapshot(machine)["db"]
+    machine.shell(command)
+    drifted = snapshot(machine)
+
+    foretold = converge(machine, ALL, check=True)
+    assert foretold["changed"]
+    assert foretold["diff"]
+    assert snapshot(machine) == drifted
+
+    repaired = converge(machine, ALL)
+    assert repaired["diff"] == foretold["diff"]
+    assert snapshot(machine, numbers=False) == declared
+    assert snapshot(machine)["db"] == db
+    assert not repaired["containers"]["db"]["changed"]
+    assert not repaired["containers"]["lesson"]["changed"]
+    assert not converge(machine, ALL)["changed"]
+
+
+def test_bridge_deleted_is_made_again_with_all_its_ports(machine: Any) -> None:
+    converge(machine, ALL)
+    declared = snapshot(machine, numbers=False)
+    machine.shell("ip link delete bare0")
+    converge(machine, ALL)
+    assert snapshot(machine, numbers=False) == declared
+
+
+def test_removal_leaves_nothing(machine: Any, python: str) -> None:
+    machine.shell("nft add table inet mine; nft add chain inet mine keep; ip link add keep type bridge")
+    before = snapshot(machine)
+    converge(machine, ALL, python=python)
+    assert converge(machine, NOTHING, python=python)["changed"]
+    assert snapshot(machine) == before
+    again = converge(machine, NOTHING, python=python)
+    assert (again["changed"], again["commands"]) == (False, [])
+
+
+def test_removal_of_one_leaves_the_others(machine: Any) -> None:
+    converge(machine, {"batch": [DATABASE, LESSON]})
+    without = snapshot(machine, numbers=False)
+    converge(machine, WEB)
+    converge(machine, {"name": "web", "state": "absent"})
+    assert snapshot(machine, numbers=False) == without
+
+
+def test_removal_while_a_process_is_inside(machine: Any) -> None:
+    converge(machine, ALL)
+    with serving(machine, *inside("web")):
+        converge(machine, NOTHING)
+        assert "bare-web" not in machine.run("ip", "link")
+
+
+def test_settings_of_the_host_get_their_values_back(machine: Any) -> None:
+    machine.shell("echo 1 > /proc/sys/net/ipv4/ip_forward")
+    converge(machine, ALL)
+    converge(machine, NOTHING)
+    assert (
+        machine.run("cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")
+        == "1\n0\n"
+    )
+
+
+CHANGES = {
+    "address": {"address": "10.200.0.7/24"},
+    "second address first": {"address": ["10.200.0.7/24", "10.200.0.2/24", "fd00:200::2/64"]},
+    "single address too": {"address": ["10.200.0.2/24", "203.0.113.9/32", "2001:db8:7::9/128"]},
+    "gateway": {"gateway": "10.200.0.254", "address": "10.200.0.2/24"},
+    "other subnet": {"address": "10.210.0.2/16"},
+    "point to point": {"address": "10.210.0.3/31", "publish": []},
+    "no address": {"address": [], "nat": False, "publish": []},
+    "bridge": {"bridge": "bare7", "address": "10.207.0.2/24"},
+    "no bridge": {"bridge": None, "address": "10.208.0.2/24"},
+    "interface": {"interface": "net0"},
+    "mtu": {"mtu": 9000},
+    "mac_address": {"mac_address": "02-00-00-00-00-AB"},
+    "no nat": {"nat": False},
+    "publish": {"publish": ["192.0.2.2:80:80", "[2001:db8::2]:80:80", "127.0.0.1:99:99/udp"]},
+    "nothing published": {"publish": []},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_changed_declaration_comes_to_what_a_new_one_does(
+    new_machine: Callable[[], Any], change: Mapping[str, Any]
+) -> None:
+    """There and back, whatever was before."""
+    changing, new = new_machine(), new_machine()
+    converge(changing, WEB)
+    original = snapshot(changing, numbers=False)
+    changed = {key: value for key, value in {**WEB, **change}.items() if value is not None}
+    assert converge(changing, changed)["changed"]
+    assert not converge(changing, changed)["changed"]
+    converge(new, changed)
+    assert snapshot(changing, numbers=False) == snapshot(new, numbers=False)
+    converge(changing, WEB)
+    assert snapshot(changing, numbers=False) == original
+
+
+def test_commands_alone_build_the_same(new_machine: Callable[[], Any], python: str) -> None:
+    converged, by_hand = new_machine(), new_machine()
+    result = converge(converged, ALL, python=python)
+    by_hand.shell("\n".join(result["commands"]))
+    assert snapshot(by_hand, numbers=False) == snapshot(converged, numbers=False)
+    assert not converge(by_hand, ALL, python=python)["changed"]
+
+
+def test_commands_alone_remove_the_same(new_machine: Callable[[], Any]) -> None:
+    machine = new_machine()
+    before = snapshot(machine, numbers=False)
+    converge(machine, ALL)
+    result = converge(machine, NOTHING, check=True)
+    machine.shell("\n".join(result["commands"]))
+    after = snapshot(machine, numbers=False)
+    # ip-netns(8) leaves the directory of names behind.
+    for what in ("mounts", "folders"):
+        after[what] = [line for line in after[what] if line != "/run/netns"]
+    assert after == before
+
+
+BOOT = """
+cd /var/lib/bare-containers
+sh network/host.sh
+for script in containers/*/network.sh; do sh $script; done
+"""
+
+
+def test_boot_scripts_rebuild_all(new_machine: Callable[[], Any]) -> None:
+    before, rebooted = new_machine(), new_machine()
+    converge(before, ALL)
+    kept = before.shell("tar -C /var/lib -c bare-containers | base64")
+    rebooted.run("sh", "-c", "base64 -d | tar -C /var/lib -x", input=kept)
+    rebooted.shell(BOOT)
+    assert snapshot(rebooted, numbers=False) == snapshot(before, numbers=False)
+    assert not converge(rebooted, ALL)["changed"]
+
+
+def test_boot_scripts_on_a_running_host_disturb_nothing(machine: Any) -> None:
+    converge(machine, ALL)
+    before = snapshot(machine)
+    machine.shell(BOOT)
+    after = snapshot(machine)
+    # The table is loaded anew, in one transaction, and is then another with the same rules.
+    del before["rules"], after["rules"]
+    assert after == before
+    assert not converge(machine, ALL)["changed"]
+
+
+def test_killed_at_any_instant_the_next_run_converges(new_machine: Callable[[], Any]) -> None:
+    machine, new = new_machine(), new_machine()
+    empty = snapshot(machine)
+    begun = time.monotonic()
+    converge(new, ALL)
+    took = time.monotonic() - begun
+    wanted = snapshot(new, numbers=False)
+    seed = random.randrange(10**9)
+    chance = random.Random(seed)
+    changed_at_all = set()
+    for number in range(20):
+        target = ALL if number % 2 == 0 else NOTHING
+        process = subprocess.Popen(
+            machine.module_command("netns_veth"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(target))
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Most of the time goes by before the first change.
+            process.wait(chance.uniform(took * 0.3, took))
+        process.kill()
+        process.wait()
+        changed_at_all.add(len(machine.shell("ip -o link; ls /run/netns 2> /dev/null || true").splitlines()))
+        converge(machine, target)
+        if target is ALL:
+            assert snapshot(machine, numbers=False) == wanted, f"seed {seed}, number {number}"
+        else:
+            left = snapshot(machine)
+            for what in ("mounts", "folders"):
+                # As ip-netns(8) leaves it, when killed after the last name and before the directory of names.
+                left[what] = [line for line in left[what] if line != "/run/netns"]
+            assert left == empty, f"seed {seed}, number {number}"
+    assert len(changed_at_all) > 2, f"seed {seed}: no run was killed half-way"
+
+
+def test_thirty_containers_in_one_task(machine: Any, python: str) -> None:
+    batch = [
+        {
+            "name": f"c{number}",
+            "bridge": "bare0",
+            "address": f"10.200.0.{number}/24",
+            "publish": [f"{9000 + number}:80"],
+        }
+        for number in range(2, 32)
+    ]
+    result = converge(machine, {"batch": batch}, python=python)
+    assert len(result["containers"]) == 33
+    assert not converge(machine, {"batch": batch}, python=python)["changed"]
+    with serving(machine, *inside("c31")):
+        assert ask(machine, *inside("c2"), address="10.200.0.31", port=80) == "10.200.0.2"
+        assert ask(machine, address="127.0.0.1", port=9031) == "10.200.0.1"
+    machine.shell("ip -n c17 link set eth0 down")
+    repaired = converge(machine, {"batch": batch}, python=python)
+    assert [name for name, outcome in repaired["containers"].items() if outcome["changed"]] == ["c17"]
+
+
+def test_one_that_fails_does_not_stop_the_others(machine: Any) -> None:
+    machine.shell("ip netns add web")
+    result = machine.module("netns_veth", ALL)
+    assert result["failed"]
+    assert result["msg"].startswith(
+        "web: name: 'web' is a network namespace that this collection did not make"
+    )
+    assert result["containers"]["web"]["failed"]
+    assert not result["containers"]["db"]["failed"]
+    assert machine.shell("ip netns exec web ip -j link").count("ifname") == 1
+    machine.run(*inside("db"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
+
+
+def test_two_runs_at_once(machine: Any) -> None:
+    entries = [WEB, DATABASE, LESSON]
+    runs = [
+        subprocess.Popen(
+            machine.module_command("netns_veth"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _entry in entries
+    ]
+    for run, entry in zip(runs, entries, strict=True):
+        assert run.stdin is not None
+        run.stdin.write(json.dumps(entry))
+        run.stdin.close()
+        run.stdin = None
+    results = [json.loads(run.communicate()[0]) for run in runs]
+    assert [result.get("msg") for result in results] == [None] * 3
+    assert not converge(machine, ALL)["changed"]
+
+
+BAD = {
+    "outside the subnet": ({**WEB, "gateway": "10.201.0.1"}, "gateway: '10.201.0.1' is outside the subnet"),
+    "the gateway's own": (
+        {**WEB, "address": "10.200.0.1/24"},
+        "address: 10.200.0.1 is declared for web and is its gateway",
+    ),
+    "the network's own": (
+        {**WEB, "address": "10.200.0.0/24"},
+        "is the network's own or its broadcast address",
+    ),
+    "the broadcast address": (
+        {**WEB, "address": "10.200.0.255/24"},
+        "is the network's own or its broadcast address",
+    ),
+    "no length": ({**WEB, "address": "10.200.0.2"}, "an address with its prefix length"),
+    "no address at all": ({**WEB, "address": "10.200.0.300/24"}, "an address with its prefix length"),
+    "loopback": ({**WEB, "address": "127.0.0.2/8"}, "neither loopback"),
+    "one address for two": (
+        {"batch": [WEB, {**DATABASE, "address": "10.200.0.2/24"}]},
+        "address: 10.200.0.2 is declared for",
+    ),
+    "address of one on disk": (
+        {"name": "new", "bridge": "bare0", "address": "10.200.0.99/24"},
+        "old and for new|new and for old",
+    ),
+    "another's gateway": (
+        {**DATABASE, "address": "10.200.0.98/24", "gateway": "10.200.0.1"},
+        "is the gateway of",
+    ),
+    "two gateways": (
+        {"batch": [WEB, {**DATABASE, "gateway": "10.200.0.254"}]},
+        "are of the same subnet, which takes one for all",
+    ),
+    "one subnet, two links": ({"batch": [WEB, {"name": "x", "address": "10.200.0.5/24"}]}, "overlaps with"),
+    "one port for two": (
+        {"batch": [WEB, {**DATABASE, "publish": ["127.0.0.1:8080:81"]}]},
+        "takes the same port of the host",
+    ),
+    "bad port": ({**WEB, "publish": ["8080:99999"]}, "with ports from 1 to 65535"),
+    "bad protocol": ({**WEB, "publish": ["8080:80/sctp"]}, "publish: .* is not accepted"),
+    "port alone": ({**WEB, "publish": ["80"]}, "publish: .* is not accepted"),
+    "published on ipv6 only": (
+        {**DATABASE, "publish": ["[2001:db8::2]:80:80"]},
+        "the family that the container has none of",
+    ),
+    "not a bridge": (
+        {"name": "web", "bridge": "plain"},
+        "bridge: 'plain' of web is a link of this host that is no bridge",
+    ),
+    "long bridge": ({**WEB, "bridge": "a-very-long-name"}, "up to 15 letters"),
+    "long interface": ({**WEB, "interface": "a-very-long-name"}, "up to 15 letters"),
+    "our own prefix": ({**WEB, "bridge": "bare-x"}, "does not begin with 'bare-'"),
+    "lo": ({**WEB, "interface": "lo"}, "not one of lo, all, default"),
+    "small mtu": ({**WEB, "mtu": 1000}, "mtu: 1000 is too small for IPv6"),
+    "no mtu": ({**WEB, "mtu": 1}, "a number from 68 to 65535"),
+    "multicast mac": ({**WEB, "mac_address": "01:00:00:00:00:01"}, "a unicast MAC address"),
+    "nat of nothing": ({"name": "web", "nat": True}, "nat: web has no address"),
+    "two of one name": ({"batch": [WEB, WEB]}, "name: 'web' is declared twice"),
+    "bad name": ({**WEB, "name": "../web"}, "name: .* is not accepted"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_sentence_and_nothing_changed(
+    machine: Any, arguments: Mapping[str, Any], sentence: str
+) -> None:
+    machine.shell("ip link add plain type veth peer name other")
+    converge(
+        machine,
+        {
+            "batch": [
+                {"name": "old", "bridge": "bare0", "address": "10.200.0.99/24", "gateway": "10.200.0.1"},
+                {"name": "gate", "bridge": "bare9", "address": "10.209.0.2/24", "gateway": "10.209.0.1"},
+            ]
+        },
+    )
+    if sentence == "is the gateway of":
+        arguments = {"name": "thief", "bridge": "bare9", "address": "10.209.0.1/24", "gateway": "10.209.0.3"}
+    before = snapshot(machine)
+    message = refused(machine, arguments)
+    assert re.search(sentence, message), message
+    assert message.count("nothing was changed.") == 1
+    assert message.endswith("nothing was changed.")
+    assert snapshot(machine) == before
+
+
+def test_what_frees_an_address_or_a_port_in_the_same_task_is_no_conflict(machine: Any) -> None:
+    converge(machine, WEB)
+    converge(machine, {"batch": [{"name": "web", "state": "absent"}, {**WEB, "name": "www"}]})
+    assert machine.shell("ls /run/netns").split() == ["www"]
+
+
+def test_missing_programs_and_libraries_are_named(machine: Any, tmp_path: Any) -> None:
+    before = snapshot(machine)
+    (tmp_path / "pyroute2.py").write_text("raise ImportError('none')\n", encoding="ascii")
+    message = refused(machine, WEB, environment={"PYTHONPATH": f"{tmp_path}:{_path_of(machine)}"})
+    assert "install the package python3-pyroute2; nothing was changed." in message
+    machine.shell("mkdir /run/programs; ln -s /usr/bin/env /usr/bin/python3 /run/programs")
+    result = machine.module("netns_veth", WEB, environment={"PATH": "/run/programs"})
+    assert "install the package nftables" in result["msg"]
+    machine.shell("rm -r /run/programs")
+    converge(machine, {"name": "web", "state": "absent"})
+    assert snapshot(machine) == before
+
+
+def _path_of(machine: Any) -> str:
+    """The module search path that modules are run with."""
+    words = machine.module_command("netns_veth")
+    return str(next(word for word in words if word.startswith("PYTHONPATH=")).partition("=")[2])
