@@ -99,8 +99,8 @@ def test_each_option_is_written_read_back_and_taken_back(machine, manager, optio
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_any_declaration_after_any_other(make_host, steps, manager, running):
-    """Check mode predicts the state that is then read, a second run has nothing to do, and what is not declared
-    is at its default."""
+    """Check mode predicts the state then read, a second run has nothing to do, and what is not declared is at
+    its default."""
     machine = make_host()
     kernel = machine.kernel
     path = machine.start("web") if manager == "systemd" and running else kernel.root / "bare/web"
