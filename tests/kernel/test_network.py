@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import yaml
 
 PYTHONS = ("/usr/bin/python3", None)
 """Debian's pyroute2, and the newest."""
@@ -162,7 +163,17 @@ def snapshot(machine: Any, *, numbers: bool = True) -> dict[str, Any]:
 
 
 _NUMBERS = ("ifindex", "link_index", "link_netnsid", "stats64", "handle")
-_PASSING = ("valid_life_time", "preferred_life_time", "packets", "bytes", "linkinfo", "operstate", "flags")
+_PASSING = (
+    "valid_life_time",
+    "preferred_life_time",
+    "packets",
+    "bytes",
+    "linkinfo",
+    "operstate",
+    "flags",
+    "tso_max_size",
+    "tso_max_segs",
+)
 
 
 def _network(machine: Any, options: tuple[str, ...], numbers: bool) -> dict[str, Any]:
@@ -307,6 +318,11 @@ DRIFTS = {
         ip -n web address delete 10.200.0.2/24 dev eth0
         ip -n web address add 10.200.0.77/24 dev eth0
         ip -n web address add 10.200.0.2/24 dev eth0
+    """,
+    "two others in its place": """
+        ip -n web address delete 10.200.0.2/24 dev eth0
+        ip -n web address add 10.200.0.77/24 dev eth0
+        ip -n web address add 10.200.0.78/24 dev eth0
     """,
     "address on lo": "ip -n web address add 10.9.9.9/32 dev lo",
     "address on the host's end": "ip address add 10.9.9.9/32 dev bare-web",
@@ -575,16 +591,14 @@ def test_thirty_containers_in_one_task(machine: Any, python: str) -> None:
 
 
 def test_one_that_fails_does_not_stop_the_others(machine: Any) -> None:
-    machine.shell("ip netns add web")
+    machine.shell("mkdir -p /run/netns/web")
     result = machine.module("netns_veth", ALL)
-    assert result["failed"]
-    assert result["msg"].startswith(
-        "web: name: 'web' is a network namespace that this collection did not make"
-    )
-    assert result["containers"]["web"]["failed"]
-    assert not result["containers"]["db"]["failed"]
-    assert machine.shell("ip netns exec web ip -j link").count("ifname") == 1
+    assert result["msg"] == "web: namespace: Is a directory (/run/netns/web)."
+    assert [name for name, outcome in result["containers"].items() if outcome["failed"]] == ["web"]
     machine.run(*inside("db"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
+    machine.shell("rmdir /run/netns/web")
+    converge(machine, ALL)
+    assert not converge(machine, ALL)["changed"]
 
 
 def test_two_runs_at_once(machine: Any) -> None:
@@ -714,3 +728,164 @@ def _path_of(machine: Any) -> str:
     """The module search path that modules are run with."""
     words = machine.module_command("netns_veth")
     return str(next(word for word in words if word.startswith("PYTHONPATH=")).partition("=")[2])
+
+
+def _reach_localhost_of_the_host(machine: Any) -> str:
+    """A container that sends its own 127.0.0.0/8 to the gateway, and asks the host's service there."""
+    machine.shell("""
+        ip -n web address delete 127.0.0.1/8 dev lo
+        ip -n web route flush table local dev lo
+        ip netns exec web sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'
+        ip -n web route replace 127.0.0.0/8 via 10.200.0.1
+    """)
+    with serving(machine, address="127.0.0.1", port=9999):
+        return ask(machine, *inside("web"), address="127.0.0.1", port=9999, patience=1)
+
+
+def test_a_container_does_not_reach_the_localhost_of_the_host(machine: Any) -> None:
+    converge(machine, ALL)
+    assert machine.run("cat", "/proc/sys/net/ipv4/conf/bare0/route_localnet") == "1\n"
+    assert "no answer" in _reach_localhost_of_the_host(machine)
+
+
+def test_it_is_the_rules_that_keep_it_from_there(machine: Any) -> None:
+    converge(machine, ALL)
+    machine.shell("nft flush chain inet bare_containers loopback")
+    assert _reach_localhost_of_the_host(machine) == "10.200.0.2"
+
+
+def test_localhost_is_not_opened_when_the_rules_can_not_be_loaded(machine: Any) -> None:
+    machine.shell("""
+        mkdir /run/programs
+        cat > /run/programs/nft <<'END'
+#!/bin/sh
+[ "$1" != -f ] || { echo broken >&2; exit 1; }
+exec /usr/sbin/nft "$@"
+END
+        chmod 755 /run/programs/nft
+    """)
+    result = machine.module("netns_veth", ALL, environment={"PATH": "/run/programs:/usr/bin:/bin"})
+    assert "broken" in result["msg"]
+    assert "is not opened to the container's link" in result["msg"]
+    settings = machine.shell("grep . /proc/sys/net/ipv4/conf/*/route_localnet")
+    assert ":1" not in settings
+    # The rest is there, and the next run has only that left to do.
+    machine.run(*inside("db"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
+    converge(machine, ALL)
+    assert not converge(machine, ALL)["changed"]
+
+
+ROUTER_ADVERTISEMENT = """
+import socket, struct, sys
+advert = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+router = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("eth0"))
+router.sendto(advert, ("ff02::1", 0))
+"""
+
+
+def _advertise(machine: Any) -> str:
+    """Lets db say that it is a router, until it could have been heard; returns the host's default routes."""
+    deadline = time.monotonic() + 5
+    while "tentative" in machine.shell("ip -n db -6 address show dev eth0; ip -6 address show dev bare0"):
+        assert time.monotonic() < deadline, "the link-local addresses are not usable"
+        time.sleep(0.05)
+    machine.run(*inside("db"), "/usr/bin/python3", "-c", ROUTER_ADVERTISEMENT)
+    # What is answered after the advertisement has been taken after it.
+    machine.run(*inside("db"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
+    return str(machine.run("ip", "-6", "route", "show", "default"))
+
+
+def test_a_container_can_not_make_itself_the_router_of_the_host(machine: Any) -> None:
+    converge(machine, DATABASE)
+    assert _advertise(machine) == ""
+    machine.shell("echo 1 > /proc/sys/net/ipv6/conf/bare0/accept_ra")
+    assert "proto ra" in _advertise(machine)
+
+
+def test_forwarding_that_would_cost_the_host_its_own_route_is_refused(machine: Any) -> None:
+    machine.shell("""
+        ip link add wan type veth peer name other
+        ip link set wan up
+        ip link set other up
+        ip -6 route add default via fe80::1 dev wan proto ra
+    """)
+    before = snapshot(machine)
+    message = refused(machine, WEB)
+    assert "set net.ipv6.conf.wan.accept_ra=2 first; nothing was changed." in message
+    assert snapshot(machine) == before
+    machine.shell("echo 2 > /proc/sys/net/ipv6/conf/wan/accept_ra")
+    converge(machine, WEB)
+    assert "proto ra" in machine.run("ip", "-6", "route", "show", "default")
+
+
+def test_a_bridge_of_somebody_else_is_used_as_it_is(machine: Any) -> None:
+    machine.shell(
+        """
+        ip link add bare0 address 02:00:00:00:00:50 type bridge
+        ip link set bare0 up
+        ip address add 10.200.0.50/24 dev bare0
+        """
+    )
+    before = snapshot(machine)
+    converge(machine, ALL)
+    bridge = machine.run("ip", "-j", "address", "show", "dev", "bare0")
+    assert [
+        address["local"] for address in json.loads(bridge)[0]["addr_info"] if address["scope"] == "global"
+    ] == ["10.200.0.50"]
+    machine.run(*inside("web"), "busybox", "ping", "-c1", "-W5", "10.200.0.50")
+    assert not converge(machine, ALL)["changed"]
+    converge(machine, NOTHING)
+    assert snapshot(machine) == before
+
+
+@pytest.mark.parametrize("made", ["ip netns add web", "ip link add bare-web type veth peer name other"])
+def test_what_bears_our_names_and_is_not_ours_is_left_alone(machine: Any, made: str) -> None:
+    machine.shell(made)
+    before = snapshot(machine)
+    assert "this collection did not make" in refused(machine, {"name": "web"})
+    assert not converge(machine, {"name": "web", "state": "absent"})["changed"]
+    after = snapshot(machine)
+    for what in ("host", "web", "mounts"):
+        assert after.get(what) == before.get(what)
+
+
+def test_a_long_name_has_a_link_too(machine: Any) -> None:
+    name = "a-container.with_a.rather-long-name"
+    result = converge(machine, {**DATABASE, "name": name})
+    assert len(result["host_interface"]) == 15
+    machine.run(*inside(name), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
+    converge(machine, {"name": name, "state": "absent"})
+    assert "bare-" not in machine.run("ip", "link")
+
+
+def test_facts(machine: Any) -> None:
+    expected = {
+        "netns": "/run/netns/db",
+        "interface": "eth0",
+        "host_interface": "bare-db",
+        "address": ["10.200.0.3/24"],
+        "gateway": ["10.200.0.1"],
+        "bridge": "bare0",
+    }
+    result = converge(machine, DATABASE)
+    assert {key: result[key] for key in expected} == expected
+    inner = json.loads(machine.run("ip", "-n", "db", "-j", "link", "show", "eth0"))[0]
+    assert result["mac_address"] == inner["address"]
+    batch = converge(machine, {"batch": [DATABASE]})["containers"]["db"]
+    assert {key: batch[key] for key in expected} == expected
+
+
+def _examples() -> list[dict[str, Any]]:
+    from ansible_collections.bare.containers.plugins.modules import netns_veth
+
+    return [task["bare.containers.netns_veth"] for task in yaml.safe_load(netns_veth.EXAMPLES)]
+
+
+def test_examples_run(machine: Any, python: str) -> None:
+    examples = _examples()
+    assert examples
+    for arguments in examples:
+        assert converge(machine, arguments, python=python)["changed"]
+        assert not converge(machine, arguments, python=python)["changed"]

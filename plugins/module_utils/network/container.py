@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import host
-from ..converge import Failure, State, Step
+from ..converge import State, Step
 from ..kernel import namespace as kernel_namespace
 from ..shell import command
 from . import namespace, netlink
@@ -122,8 +122,6 @@ class ContainerNetwork:
     def expect(self, actual: State) -> State:
         if self._network is None:
             return actual if actual["declared"] is None else _ABSENT
-        if actual["declared"] is None:
-            self._refuse_foreign(actual)
         kernel = self._expected_in_kernel(self._network)
         return {
             "declared": self._network.declaration(),
@@ -135,22 +133,6 @@ class ContainerNetwork:
         """The lines of the script for the boot; a namespace that is there is left alone."""
         building = [line for step in self._kernel_steps(network, _ABSENT, expected) for line in step.commands]
         return script([f"[ ! -e {self._path} ] || exit 0", *building])
-
-    def _refuse_foreign(self, actual: State) -> None:
-        """Raises Failure for what has our names and was not made by us: somebody may be using it."""
-        if actual["namespace"]:
-            raise Failure(
-                f"name: {self.name!r} is a network namespace that this collection did not make; it takes "
-                f"another name, "
-                f"or the namespace gone (ip netns delete {self.name}); nothing of it was changed."
-            )
-        if actual["host_link"] is not None:
-            raise Failure(
-                f"name: {self.name!r} would have the link {self._host_link}, which this collection did not "
-                f"make; it takes "
-                f"another name, or the link gone (ip link delete {self._host_link}); nothing of it was "
-                f"changed."
-            )
 
     def _expected_in_kernel(self, network: Network) -> dict[str, Any]:
         alone = network.bridge is None

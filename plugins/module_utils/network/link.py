@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -109,9 +110,16 @@ class Place:
         return self.request(changes, words, lambda ip: ip.addr("replace", **_address(link, address), **flags))
 
     def delete_address(self, changes: str, link: str, address: str) -> Step:
-        """Takes an address from a link; with a first one of a subnet go the others of it."""
-        words = ["address", "delete", address, "dev", link]
-        return self.request(changes, words, lambda ip: ip.addr("delete", **_address(link, address)))
+        """Takes an address from a link, if it has not just gone with the first one of its subnet."""
+
+        def request(ip: Any) -> None:
+            try:
+                ip.addr("delete", **_address(link, address))
+            except Exception as error:
+                if getattr(error, "code", None) != errno.EADDRNOTAVAIL:
+                    raise
+
+        return self.request(changes, ["address", "delete", address, "dev", link], request)
 
     def replace_route(self, changes: str, route: str) -> Step:
         """Sets a route, in the words of ip-route(8), whether there is one to that destination or not."""

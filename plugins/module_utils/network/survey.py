@@ -73,7 +73,9 @@ class Survey:
                 for name, path in ((name, namespace_path(name)) for name in self.task)
                 if namespace.exists(path)
             }
-            self._refuse_links()
+            for network in self.task.values():
+                if network is not None:
+                    self._refuse(network)
             self._refuse_losing_routes(ip)
 
     def _read_kept(self) -> dict[str, Network]:
@@ -134,23 +136,33 @@ class Survey:
                 "could not be loaded; all else was changed as declared."
             )
 
-    def _refuse_links(self) -> None:
-        for network in self.task.values():
-            if network is None:
-                continue
-            link = self.links.get(network.bridge or "")
-            if link is not None and link.kind != "bridge":
-                raise Failure(
-                    f"bridge: {network.bridge!r} of {network.name} is a link of this host that is no bridge "
-                    f"(it is {link.kind or 'a device'}); it takes a bridge or a new name; nothing was "
-                    f"changed."
-                )
-            if any(interface.version == 6 for interface in network.interfaces) and not IPV6.exists():
-                raise Failure(
-                    f"address: {network.name} has an IPv6 address and the kernel of this host has no IPv6; "
-                    f"it takes "
-                    "IPv4 addresses here; nothing was changed."
-                )
+    def _refuse(self, network: Network) -> None:
+        """Raises Failure for what this host already has or can't have."""
+        bridge = self.links.get(network.bridge or "")
+        if bridge is not None and bridge.kind != "bridge":
+            raise Failure(
+                f"bridge: {network.bridge!r} of {network.name} is a link of this host that is no bridge "
+                f"({bridge.kind or 'a device'}); it takes a bridge or a new name; nothing was changed."
+            )
+        if any(interface.version == 6 for interface in network.interfaces) and not IPV6.exists():
+            raise Failure(
+                f"address: {network.name} has an IPv6 address and the kernel of this host has no IPv6; "
+                "it takes IPv4 addresses here; nothing was changed."
+            )
+        if network.name in self.kept:
+            return
+        # Somebody may be using what has our names and was not made by us.
+        if network.name in self.numbers:
+            raise Failure(
+                f"name: {network.name!r} is a network namespace that this collection did not make; it takes "
+                f"another name, or the namespace gone (ip netns delete {network.name}); nothing was changed."
+            )
+        if network.host_link in self.links:
+            raise Failure(
+                f"name: {network.name!r} has the link {network.host_link} on the host, which this collection "
+                f"did not make; it takes another name, or that gone (ip link delete {network.host_link}); "
+                "nothing was changed."
+            )
 
     def _refuse_losing_routes(self, ip: Any) -> None:
         """With forwarding on, the kernel drops the default routes that it learned from routers, unless told

@@ -1,0 +1,169 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
+from ansible_collections.bare.containers.plugins.module_utils.network.declared import (
+    Network,
+    host_link,
+    refuse_conflicts,
+    stable_mac,
+)
+from ansible_collections.bare.containers.plugins.module_utils.network.options import OPTIONS
+from hypothesis import given
+from hypothesis import strategies as st
+
+DEFAULTS = {option.name: option.default for option in OPTIONS.options}
+
+
+def network(name: str, **options: Any) -> Network:
+    for option in ("address", "gateway"):
+        if isinstance(options.get(option), str):
+            options[option] = [options[option]]
+    return Network.resolve(name, OPTIONS.normalise({**DEFAULTS, "name": name, **options}))
+
+
+def test_the_gateway_is_the_first_host_of_the_first_subnet_of_each_family():
+    web = network("web", address=["fd00::2/64", "10.200.0.2/24", "10.9.0.2/16"])
+    assert web.gateway == ("10.200.0.1", "fd00::1")
+    assert web.gateway_interfaces == ["10.200.0.1/24", "fd00::1/64"]
+
+
+def test_the_gateway_of_two_is_the_other_one():
+    assert network("web", address="10.0.0.5/31").gateway == ("10.0.0.4",)
+
+
+def test_a_single_address_has_no_gateway():
+    assert network("web", address=["10.0.0.5/32", "fd00::5/128"]).gateway == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"address": "10.0.0.1/24"}, "address: 10.0.0.1 is declared for web and is its gateway's"),
+        ({"address": "10.0.0.2/24", "gateway": "10.0.1.1"}, "gateway: '10.0.1.1' is outside the subnet"),
+        ({"gateway": "10.0.1.1"}, r"gateway: '10.0.1.1' is outside the subnet of web's address \(none\)"),
+        ({"nat": True}, "nat: web has no address"),
+        ({"publish": ["80:80"]}, "publish: web has no address"),
+        ({"address": "10.0.0.2/24", "publish": ["[fd00::1]:80:80"]}, "publish: .* of the family"),
+        ({"address": "fd00::2/64", "mtu": 1279}, "mtu: 1279 is too small for IPv6"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, sentence):
+    with pytest.raises(Failure, match=f"^{sentence}.*; nothing was changed.$"):
+        network("web", **options)
+
+
+def test_what_is_kept_is_plain_complete_and_resolves_to_the_same():
+    web = network("web", address=["10.0.0.2/24"], bridge="bare0", publish=["80:80"], nat=True)
+    kept = json.loads(json.dumps(web.declaration()))
+    assert kept == web.declaration()
+    assert Network.resolve("web", kept) == web
+
+
+@given(st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}", fullmatch=True))
+def test_every_name_has_a_link_and_two_addresses_of_its_own(name):
+    web = network(name)
+    assert re.fullmatch(r"bare-[a-zA-Z0-9_.-]{1,10}", web.host_link)
+    assert web.host_link == host_link(name)
+    for mac in (web.mac_address, web.host_mac):
+        assert re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac)
+    assert web.mac_address != web.host_mac
+
+
+def test_addresses_made_of_names_never_change():
+    """They are on running containers. The digits are the first ten of sha256sum(1)."""
+    assert stable_mac("web") == "02:4b:5e:57:f6:eb"
+    assert host_link("a-long-container-name") == "bare-2cf5c1d891"
+
+
+def conflict(*networks: Network) -> str:
+    with pytest.raises(Failure) as failure:
+        refuse_conflicts(networks)
+    assert str(failure.value).endswith("; nothing was changed.")
+    return str(failure.value)
+
+
+def test_one_address_on_two_containers():
+    web = network("web", bridge="b", address="10.0.0.2/24")
+    other = network("db", bridge="b", address="10.0.0.2/24")
+    assert "address: 10.0.0.2 is declared for web and for db" in conflict(web, other)
+
+
+def test_one_s_address_is_the_other_s_gateway():
+    web = network("web", bridge="b", address="10.0.0.2/24", gateway="10.0.0.9")
+    other = network("db", bridge="b", address="10.0.0.9/24")
+    assert "address: 10.0.0.9 of db is the gateway of web" in conflict(web, other)
+
+
+def test_two_gateways_of_one_subnet():
+    web = network("web", bridge="b", address="10.0.0.2/24")
+    other = network("db", bridge="b", address="10.0.0.3/24", gateway="10.0.0.9")
+    assert "gateway: 10.0.0.9/24 of db and 10.0.0.1/24 of web are of the same subnet" in conflict(web, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "clash"),
+    [
+        ("80:80", "80:81", True),
+        ("80:80", "10.1.1.1:80:80", True),
+        ("10.1.1.1:80:80", "80:80", True),
+        ("10.1.1.1:80:80", "10.1.1.1:80:81", True),
+        ("10.1.1.1:80:80", "10.1.1.2:80:80", False),
+        ("80:80/tcp", "80:80/udp", False),
+        ("80:80", "81:80", False),
+    ],
+)
+def test_two_that_want_the_same_port(one, two, clash):
+    web = network("web", bridge="b", address="10.0.0.2/24", publish=[one])
+    db = network("db", bridge="b", address="10.0.0.3/24", publish=[two])
+    if clash:
+        assert "takes the same port of the host" in conflict(web, db)
+    else:
+        refuse_conflicts([web, db])
+
+
+def test_two_that_want_the_same_link():
+    long = "a-long-container-name"
+    assert "name: " in conflict(network(long), network(host_link(long).partition("-")[2]))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 255), st.integers(8, 30)), min_size=2, max_size=8
+    )
+)
+def test_a_subnet_is_behind_one_link(placed):
+    networks = []
+    for number, (bridge, offset, length) in enumerate(placed):
+        block = ipaddress.ip_network(
+            (int(ipaddress.ip_address("10.0.0.0")) + (offset << 16), length), strict=False
+        )
+        # The last host of each, and a gateway below it, so that nothing but the subnets can clash.
+        address = f"{block.broadcast_address - 1}/{length}"
+        networks.append(
+            network(f"c{number}", bridge=bridge, address=address, gateway=str(block.network_address + 1))
+        )
+    blocks = [(each.bridge, each.subnets[0]) for each in networks]
+    overlapping = any(
+        one != other and here.overlaps(there)
+        for position, (one, here) in enumerate(blocks)
+        for other, there in blocks[position + 1 :]
+    )
+    said = ""
+    try:
+        refuse_conflicts(networks)
+    except Failure as failure:
+        said = str(failure)
+    if overlapping:
+        assert said
+    else:
+        # The same subnet twice on one bridge has the same last host.
+        assert not said or "is declared for" in said or "is the gateway of" in said

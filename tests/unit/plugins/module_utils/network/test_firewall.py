@@ -1,0 +1,157 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.bare.containers.plugins.module_utils.network import firewall
+from ansible_collections.bare.containers.plugins.module_utils.network.declared import Network
+from ansible_collections.bare.containers.plugins.module_utils.network.options import OPTIONS
+
+DEFAULTS = {option.name: option.default for option in OPTIONS.options}
+
+
+class Survey:
+    """A host where all bridges are ours but ``lan0``."""
+
+    def is_gateway_of(self, network: Network) -> bool:
+        return network.bridge != "lan0"
+
+
+def rules(**options: Any) -> list[firewall.Rule]:
+    entry = OPTIONS.normalise({**DEFAULTS, "name": "web", **options})
+    return firewall.rules([Network.resolve("web", entry)], Survey())
+
+
+def texts(chain: str, **options: Any) -> list[str]:
+    return [rule.text for rule in rules(**options) if rule.chain == chain]
+
+
+def test_who_asks_for_nothing_has_no_rules():
+    assert rules(bridge="bare0", address=["10.0.0.2/24"]) == []
+
+
+def test_nat_is_for_what_leaves_by_other_links():
+    assert texts("postrouting", bridge="bare0", address=["10.0.0.2/24"], nat=True) == [
+        'ip saddr 10.0.0.2 oifname != "bare0" counter masquerade comment "web"'
+    ]
+    assert texts("postrouting", address=["fd00::2/64"], nat=True) == [
+        'ip6 saddr fd00::2 oifname != "bare-web" counter masquerade comment "web"'
+    ]
+
+
+def test_a_port_is_published_to_others_and_to_the_host_itself():
+    options = {"bridge": "bare0", "address": ["10.0.0.2/24"], "publish": ["8080:80"]}
+    rule = 'fib daddr type local tcp dport 8080 counter dnat ip to 10.0.0.2:80 comment "web"'
+    assert texts("prerouting", **options) == texts("output", **options) == [rule]
+
+
+def test_localhost_is_nobody_else_s():
+    options = {"bridge": "bare0", "address": ["10.0.0.2/24"], "publish": ["127.0.0.1:53:53/udp"]}
+    assert texts("prerouting", **options) == []
+    assert texts("output", **options) == [
+        'ip daddr 127.0.0.1 udp dport 53 counter dnat ip to 10.0.0.2:53 comment "web"'
+    ]
+
+
+def test_the_bridge_of_another_is_not_opened_to_localhost():
+    options = {"bridge": "lan0", "address": ["10.0.0.2/24"], "publish": ["8080:80"]}
+    assert texts("loopback", **options) == []
+    (rule,) = texts("output", **options)
+    assert rule.startswith("ip daddr != 127.0.0.0/8 fib daddr type local")
+
+
+@pytest.mark.parametrize(("bridge", "link"), [("bare0", "bare0"), (None, "bare-*")])
+def test_containers_are_shut_out_of_localhost(bridge, link):
+    options = {"bridge": bridge, "address": ["10.0.0.2/24"], "nat": True}
+    assert texts("loopback", **options) == [
+        f'iifname "{link}" ip {field} 127.0.0.0/8 counter drop comment "{link}"'
+        for field in ("saddr", "daddr")
+    ]
+
+
+def test_a_published_port_leads_to_the_first_address_of_its_family():
+    options = {
+        "bridge": "bare0",
+        "address": ["10.0.0.2/24", "10.0.0.3/24", "fd00::2/64"],
+        "publish": ["80:80"],
+    }
+    assert [re.findall(r"dnat \S+ to (\S+)", rule) for rule in texts("prerouting", **options)] == [
+        ["10.0.0.2:80"],
+        ["[fd00::2]:80"],
+    ]
+
+
+def test_the_file_replaces_the_table_whether_there_is_one_or_not():
+    lines = firewall.render(rules(bridge="bare0", address=["10.0.0.2/24"], nat=True))
+    assert lines[:3] == [
+        "table inet bare_containers",
+        "delete table inet bare_containers",
+        "table inet bare_containers {",
+    ]
+    assert sum(line.count("{") for line in lines) == sum(line.count("}") for line in lines)
+
+
+def listing(rules: list[firewall.Rule]) -> list[dict[str, Any]]:
+    """The objects as nft(8) lists them, numbered and counted."""
+    hooks = re.compile(r"type (\w+) hook (\w+) priority (-?\d+); policy (\w+);")
+    objects: list[dict[str, Any]] = [
+        {"metainfo": {"version": "1.0.6"}},
+        {"table": {"family": "inet", "name": "bare_containers", "handle": 1}},
+    ]
+    for name, header in firewall._CHAINS.items():
+        kind, hook, priority, policy = hooks.fullmatch(header).groups()
+        described = {"type": kind, "hook": hook, "prio": int(priority), "policy": policy}
+        objects.append({"chain": {"name": name, "handle": 2, **described}})
+    for number, rule in enumerate(rules):
+        item = json.loads(
+            json.dumps(rule.data).replace('"counter": null', '"counter": {"packets": 7, "bytes": 9}')
+        )
+        objects.append({"rule": {"chain": rule.chain, "handle": number, **item}})
+    return objects
+
+
+def test_counters_and_handles_are_no_difference():
+    declared = rules(bridge="bare0", address=["10.0.0.2/24"], nat=True, publish=["80:80"])
+    assert firewall._listed(listing(declared), declared) == firewall._expected(declared)
+
+
+def test_a_list_of_one_is_no_difference():
+    declared = rules(bridge="bare0", address=["10.0.0.2/24"], publish=["80:80"])
+    objects = json.loads(json.dumps(listing(declared)).replace('["daddr"]', '"daddr"'))
+    assert objects != listing(declared)
+    assert firewall._listed(objects, declared) == firewall._expected(declared)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda objects: objects.pop(),
+        lambda objects: objects.append(objects[-1]),
+        lambda objects: objects.insert(7, objects.pop()),
+        lambda objects: objects[-1]["rule"].update(comment="db"),
+        lambda objects: objects[-1]["rule"].pop("comment"),
+        lambda objects: objects[-1]["rule"]["expr"].pop(),
+        lambda objects: objects[-1]["rule"]["expr"][0]["match"].update(op="!="),
+        lambda objects: objects[2]["chain"].update(policy="drop"),
+        lambda objects: objects[2]["chain"].update(prio=0),
+        lambda objects: objects[2]["chain"].pop("hook"),
+        lambda objects: objects[1]["table"].update(flags="dormant"),
+        lambda objects: objects.append({"chain": {"name": "extra"}}),
+        lambda objects: objects.append({"set": {"name": "extra", "type": "ipv4_addr"}}),
+        lambda objects: objects.clear(),
+    ],
+)
+def test_any_other_change_is_a_difference(change):
+    declared = rules(bridge="bare0", address=["10.0.0.2/24"], nat=True, publish=["80:80"])
+    objects = listing(declared)
+    change(objects)
+    assert firewall._listed(objects, declared) != firewall._expected(declared)
+
+
+def test_no_table_is_none():
+    assert firewall._listed(None, []) is None
