@@ -61,6 +61,20 @@ class Play:
         ]
 
     @property
+    def differing(self) -> list[tuple[str, str]]:
+        """What differed, as module and name, sorted."""
+        return sorted((action.rpartition(".")[2], name.split(" ")[0]) for action, name in self._titles)
+
+    @property
+    def _titles(self) -> list[tuple[str, str]]:
+        return [
+            (line["action"], diff["before_header"])
+            for line in self.results
+            for diff in line["result"].get("diff") or []
+            if line["action"].startswith("bare.containers.")
+        ]
+
+    @property
     def differences(self) -> dict[str, tuple[dict, dict]]:
         """Before and after of all that differed, by the part and the container."""
         return {
@@ -150,10 +164,10 @@ class Container:
         return f"bare-{self.name}.service"
 
     @property
-    def pid(self) -> int:
+    def pid(self) -> str:
         """The unit's main process, as systemd has it."""
-        pid = int(self.host.check_output("systemctl show --property=MainPID --value %s", self.unit))
-        assert pid > 0, self.host.check_output("systemctl status --no-pager %s || true", self.unit)
+        pid = self.host.check_output("systemctl show --property=MainPID --value %s", self.unit)
+        assert pid != "0", self.host.check_output("systemctl status --no-pager %s || true", self.unit)
         return pid
 
     @property

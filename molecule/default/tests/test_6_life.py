@@ -37,14 +37,14 @@ def test_a_pid_1_without_a_handler_ignores_term_and_dies_of_kill_with_all_its_pr
 
 
 def test_with_a_restart_policy_it_comes_back_by_itself(host, play, container, eventually):
-    play()
+    play("containers.yml")
     for name in ("web", "stubborn", "worker"):
         pid = container(name).pid
         host.check_output("kill -KILL %s", pid)
         back = eventually(
             lambda name=name, pid=pid: (
                 host.check_output("systemctl show --property=MainPID --value bare-%s.service", name)
-                not in ("0", str(pid))
+                not in ("0", pid)
                 and host.run("systemctl is-active bare-%s.service", name).stdout.strip() == "active"
             )
         )
@@ -55,7 +55,6 @@ def test_with_a_restart_policy_it_comes_back_by_itself(host, play, container, ev
             host.run("curl --silent --max-time 5 http://203.0.113.1:8080/").stdout == "hello from web.example"
         )
     )
-    assert play().changed == []
 
 
 def test_stopping_asks_first_and_kills_after_the_timeout(host, container, play):
@@ -64,7 +63,7 @@ def test_stopping_asks_first_and_kills_after_the_timeout(host, container, play):
         host.check_output("systemctl stop bare-%s.service", name)
         assert least <= time.monotonic() - began <= most, name
     assert host.check_output("systemctl show --property=Result --value bare-worker.service") == "success"
-    assert play().changed == ["bare.containers.containers : Converge the processes"]
+    assert play("containers.yml").changed == ["bare.containers.containers : Converge the processes"]
 
 
 def test_after_a_reboot_everything_runs_again(host, container, eventually, play):
@@ -89,4 +88,4 @@ def test_after_a_reboot_everything_runs_again(host, container, eventually, play)
     assert host.run("nsenter --target %s --net ping -c 1 -W 10 10.201.0.1", container("stubborn").pid).rc == 0
     addresses = json.loads(host.check_output("ip -json -n web address show dev eth0"))
     assert "10.200.0.2" in [item["local"] for item in addresses[0]["addr_info"]]
-    assert play().changed == []
+    assert play("containers.yml").changed == []
