@@ -180,7 +180,8 @@ class Container:
         """A shell command inside, by the nsenter of util-linux; it joins the container's cgroup first."""
         join = f"echo $$ > {self.cgroup}/cgroup.procs"
         enter = f"exec nsenter --target {self.pid} --all env -i PATH=/bin sh -c {shlex.quote(command)}"
-        return self.host.run("sh -c %s", f"{join} && {enter}")
+        # The outer shell makes a status of the end by a signal, which ssh can't tell from its own failure.
+        return self.host.run("sh -c %s; exit $?", f"{join} && {enter}")
 
     def output(self, command: str) -> str:
         done = self.run(command)

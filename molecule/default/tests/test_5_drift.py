@@ -100,10 +100,7 @@ DRIFT = {
     "rules, addresses and units": {
         "nft flush ruleset": ("netns_veth", "_firewall"),
         "ip -n stubborn address flush dev eth0": ("netns_veth", "stubborn"),
-        "sed -i 's/^Restart=.*/Restart=no/' /etc/systemd/system/bare-web.service && systemctl daemon-reload": (
-            "container_process",
-            "web",
-        ),
+        "sed -i s/^Restart=.*/Restart=no/ /etc/systemd/system/bare-web.service": ("container_process", "web"),
     },
 }
 
