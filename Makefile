@@ -40,7 +40,7 @@ site: $(READY) ## bring a test host up, provision the sample containers on it, a
 
 .PHONY: test
 test: $(READY) ## everything below, with a summary at the end
-	python tests/phases.py lint,unit,kernel testhost,molecule
+	python tests/phases.py lint,unit,kernel,systemd testhost,molecule
 
 .PHONY: lint
 lint: $(LINTERS:%=lint-%) ## every linter; one of them alone is lint-NAME
@@ -58,6 +58,10 @@ endif
 .PHONY: kernel
 kernel: $(READY) ## the modules and the launcher on this machine's kernel, as root
 	pytest tests/kernel
+
+.PHONY: systemd
+systemd: $(READY) ## the modules on a virtual host with systemd and all controllers
+	pytest tests/systemd
 
 .PHONY: testhost
 testhost: $(READY) ## the program that makes and boots the virtual hosts
