@@ -106,14 +106,25 @@ class Declaration:
             lambda: file.write_atomically(self.path, text, 0o600),
         )
 
+    def is_left(self) -> bool:
+        """Whether remove_step() has something to remove: the declaration, or what a killed run left of it.
+
+        Which is half a file, or a folder that has nothing in it any more. Raises OSError.
+        """
+        if self.path.exists() or file.beside(self.path).exists():
+            return True
+        nearest = next((folder for folder in self._folders() if folder.is_dir()), None)
+        return nearest is not None and not os.listdir(nearest) and not os.path.ismount(nearest)
+
     def remove_step(self) -> Step:
         """The step that forgets the part, and the container's folder with its last part."""
-        folders = (self.path.parent, self.path.parent.parent, STATE)
-        return Step(
-            f"{self._part} declaration",
-            (f"rm -f {self.path}", command(["rmdir", "--ignore-fail-on-non-empty", *folders])),
-            self._remove,
-        )
+        folders = [folder for folder in self._folders() if folder.is_dir()]
+        clear = (command(["rmdir", "--ignore-fail-on-non-empty", *folders]),) if folders else ()
+        return Step(f"{self._part} declaration", (f"rm -f {self.path}", *clear), self._remove)
+
+    def _folders(self) -> tuple[Path, ...]:
+        """Those that are only there for what is in them, innermost first."""
+        return self.path.parent, self.path.parent.parent, STATE
 
     def _remove(self) -> None:
         file.remove(self.path)

@@ -32,8 +32,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     ``.NAME.new``: what a killed writer left is overwritten by the next. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.new"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    new = beside(path)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)
         data = memoryview(text.encode())
@@ -42,13 +42,18 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    os.rename(beside, path)
+    os.rename(new, path)
     sync_directory(path.parent)
+
+
+def beside(path: Path) -> Path:
+    """Where write_atomically() has a file until it is whole."""
+    return path.parent / f".{path.name}.new"
 
 
 def remove(path: Path) -> None:
     """Removes a file and what a killed writer left beside it; none is fine. Raises OSError."""
-    for each in (path, path.parent / f".{path.name}.new"):
+    for each in (path, beside(path)):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             each.unlink()
 

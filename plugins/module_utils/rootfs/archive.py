@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,26 +53,20 @@ class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@contextlib.contextmanager
-def decompressed(descriptor: int) -> Iterator[Stream]:
-    """The content of an open file, by its first bytes (gzip, xz, bzip2, zstd, or as it is).
+def decompressed(descriptor: int) -> AbstractContextManager[Stream]:
+    """The content of an open file from its start, by its first bytes: gzip, xz, bzip2, zstd, or as it is.
 
     Leaving it raises Refused for what a program found wrong. Raises Failure, OSError.
     """
     start = os.pread(descriptor, 8, 0)
     if start.startswith(_ZSTD):
-        with _zstd(descriptor) as stream:
-            yield stream
-        return
-    with open(descriptor, "rb", closefd=False) as plain:
-        if start.startswith(_GZIP):
-            yield gzip.GzipFile(fileobj=plain)
-        elif start.startswith(_XZ):
-            yield lzma.LZMAFile(plain)  # noqa: SIM115 # which holds nothing open but plain
-        elif start.startswith(_BZIP2):
-            yield bz2.BZ2File(plain)
-        else:
-            yield plain
+        return _zstd(descriptor)
+    plain = open(descriptor, "rb", closefd=False)  # noqa: SIM115 # which leaves nothing open
+    if start.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=plain)
+    if start.startswith(_XZ):
+        return lzma.LZMAFile(plain)
+    return bz2.BZ2File(plain) if start.startswith(_BZIP2) else plain
 
 
 @contextlib.contextmanager
@@ -83,20 +78,17 @@ def _zstd(descriptor: int) -> Iterator[Stream]:
             "The archive is compressed with zstd: install the package zstd, or take one that is compressed "
             "with gzip, xz or bzip2; nothing was changed."
         )
-    process = subprocess.Popen(
-        [program, "--decompress", "--stdout", "--quiet"],
-        stdin=descriptor,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        yield process.stdout
-        process.stdout.close()
-        message = process.stderr.read().decode(errors="replace").strip()
-    if process.returncode != 0:
-        raise Refused(f"is no whole zstd file ({message})")
+    reader, writer = os.pipe()
+    words = [program, "--decompress", "--stdout", "--quiet"]
+    process = subprocess.Popen(words, stdin=descriptor, stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
+    try:
+        with os.fdopen(reader, "rb") as stream:
+            yield stream
+    finally:
+        status = process.wait()
+    if status != 0:
+        raise Refused("is no whole zstd file")
 
 
 class Archive:

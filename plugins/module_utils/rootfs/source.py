@@ -45,8 +45,8 @@ class Source(Protocol):
     def fetch(self, temporary: Path) -> contextlib.AbstractContextManager[Content]:
         """Gets the content, putting aside what it must in ``temporary``. Raises Failure, OSError."""
 
-    def commands(self, layer: str | None) -> tuple[str, ...]:
-        """The shell commands that make the tree of a layer, whose directory they leave in ``$layer``."""
+    def commands(self) -> tuple[str, ...]:
+        """The shell commands that make the layer's tree, and leave its directory in ``$layer``."""
 
 
 def source(entry: Mapping[str, Any]) -> Source:
@@ -65,7 +65,7 @@ class Busybox:
     def __init__(self) -> None:
         self._file = _HashedFile("busybox", busybox.PROGRAM)
 
-    def layer(self, kept: Kept) -> str | None:
+    def layer(self, kept: Kept) -> str:
         busybox.require_static(busybox.PROGRAM)
         return f"sha256-{busybox.digest(self._file.sha256(kept))}"
 
@@ -74,13 +74,16 @@ class Busybox:
 
     @contextlib.contextmanager
     def fetch(self, temporary: Path) -> Iterator[Content]:
-        layer = self.layer({})
-        assert layer is not None
-        yield Content(layer, busybox.build)
+        yield Content(self.layer({}), busybox.build)
 
-    def commands(self, layer: str | None) -> tuple[str, ...]:
-        assert layer is not None
-        return (_name(layer), 'mkdir -p "$layer/tree"', 'cd "$layer/tree"', *busybox.commands(), "cd /")
+    def commands(self) -> tuple[str, ...]:
+        return (
+            _name(self.layer({})),
+            'mkdir -p "$layer/tree"',
+            'cd "$layer/tree"',
+            *busybox.commands(),
+            "cd /",
+        )
 
 
 class Tarball:
@@ -92,7 +95,7 @@ class Tarball:
         self._limits = limits
         self._file = _HashedFile("path", path)
 
-    def layer(self, kept: Kept) -> str | None:
+    def layer(self, kept: Kept) -> str:
         if self._checksum:
             return _layer(self._checksum)
         return f"sha256-{self._file.sha256(kept)}"
@@ -105,8 +108,8 @@ class Tarball:
         with _open("path", self._path) as archive:
             yield _content(f"path: {self._path}", archive, self._checksum, self._limits)
 
-    def commands(self, layer: str | None) -> tuple[str, ...]:
-        assert layer is not None
+    def commands(self) -> tuple[str, ...]:
+        layer = self.layer({})
         return (_verify(layer, self._path), _name(layer), *_extract(self._path))
 
 
@@ -145,15 +148,15 @@ class Download:
             self._fetched = content.layer
             yield content
 
-    def commands(self, layer: str | None) -> tuple[str, ...]:
+    def commands(self) -> tuple[str, ...]:
         archive = str(store.root() / "archive")
         insecure = [] if self._validate_certs else ["--insecure"]
         fetch = command(["curl", "-fsSL", *insecure, "-o", archive, masked(self._url)])
-        if layer is None:
-            known = [f"layer={store.directory('sha256-')}$(sha256sum < {archive} | cut -d ' ' -f 1)"]
+        if self._checksum:
+            name = [_verify(_layer(self._checksum), archive), _name(_layer(self._checksum))]
         else:
-            known = [_verify(layer, archive), _name(layer)]
-        return (fetch, *known, *_extract(archive), command(["rm", archive]))
+            name = [f"layer={store.directory('sha256-')}$(sha256sum < {archive} | cut -d ' ' -f 1)"]
+        return (fetch, *name, *_extract(archive), command(["rm", archive]))
 
     def _chunks(self) -> Iterator[bytes]:
         """What the server sends, piece by piece. Raises Failure."""

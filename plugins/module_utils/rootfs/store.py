@@ -5,13 +5,14 @@
 
 ::
 
-    /var/lib/bare-containers/store/layers/sha256-DIGEST/tree/          what containers see, never written to
-    again /var/lib/bare-containers/store/layers/sha256-DIGEST/manifest.json  {"size": bytes in its files}
-    /var/lib/bare-containers/store/tmp/sha256-DIGEST/                  one that is being made, or removed
+    /var/lib/bare-containers/store/layers/sha256-DIGEST/tree/          what containers see
+    /var/lib/bare-containers/store/layers/sha256-DIGEST/manifest.json  {"size": bytes in its files}
+    /var/lib/bare-containers/store/.sha256-DIGEST/                     one that is being made, or removed
 
-A layer is made in tmp and comes to its place by a rename, so it is whole wherever it is seen. It is written
-and removed under a lock of its own; what lies in tmp unlocked was left by a run that was killed, and goes
-with the next that writes. Only root gets in: trees have set-user-ID programs and device nodes of their own.
+A layer comes to its place by a rename, so it is whole wherever it is seen, and nothing is written to it
+again. It is made and removed under a lock of its own; what has a dot and no lock was left by a run that was
+killed, and goes with the next that writes. Only root gets in: trees have set-user-ID programs and device
+nodes of their own.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ..kernel.syscall import call
 from ..shell import command
 
 LOCK_TIMEOUT = 600.0
+_STORE = "store"
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,7 @@ def has(layer: str) -> bool:
 
 def layers() -> list[str]:
     """Every layer in the store, sorted. Raises OSError."""
-    try:
-        return sorted(os.listdir(root() / "layers"))
-    except FileNotFoundError:
-        return []
+    return _listed(root() / "layers")
 
 
 def size(layer: str) -> int | None:
@@ -100,16 +99,23 @@ def add(key: str, fetch: Callable[[Path], AbstractContextManager[Content]]) -> s
     with _lock(key):
         if has(key):
             return key
-        temporary = _temporary()
-        _sweep(temporary)
+        for left in _left():
+            _discard(left)
+        staging = _staging(key)
+        _discard(staging)
         try:
-            with fetch(temporary) as content:
+            with _lock(_STORE):
+                root().parent.mkdir(parents=True, exist_ok=True)
+                root().mkdir(mode=0o700, exist_ok=True)
+                staging.mkdir()
+            with fetch(staging) as content:
                 with contextlib.nullcontext() if content.layer == key else _lock(content.layer):
                     if not has(content.layer):
-                        _make(content, temporary / content.layer)
+                        _make(content, staging)
                 return content.layer
         finally:
-            file.remove_empty(temporary, up_to=root())
+            _discard(staging)
+            _remove_empty(root())
 
 
 def commands(make: Sequence[str]) -> tuple[str, ...]:
@@ -123,35 +129,41 @@ def commands(make: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def collect_commands(unused: Sequence[str]) -> tuple[str, ...]:
-    """The shell commands that remove these layers, and the store when they were all that is in it."""
-    return (
-        command(["rm", "-rf", *(directory(layer) for layer in unused)]),
-        command(["rmdir", "--ignore-fail-on-non-empty", root() / "layers", root(), host.STATE]),
-    )
-
-
 def unused(leaving: set[str]) -> list[str]:
-    """The layers that no container on this host will use when those ``leaving`` are gone. Raises Failure,
-    OSError."""
-    used = set()
-    for name in host.declared_names("rootfs"):
-        if name not in leaving:
-            declaration = host.Declaration(name, "rootfs").read() or {}
-            used.update(names(declaration))
-    return [layer for layer in layers() if layer not in used]
+    """The paths in the store that nobody uses when the containers ``leaving`` are gone: layers, what killed
+    runs have left, and the store itself where there is nothing else in it. Raises Failure, OSError."""
+    used = _used(leaving)
+    paths = [*(directory(layer) for layer in layers() if layer not in used), *_left()]
+    there = [*(directory(layer) for layer in layers()), *_unfinished()]
+    store = [root()] if root().is_dir() and len(paths) == len(there) else []
+    return [str(path) for path in [*paths, *store]]
 
 
 def collect() -> None:
-    """Removes every layer that no container uses, and what killed runs have left. Raises Failure, OSError."""
-    for layer in unused(set()):
-        with _lock(layer):
-            if layer in unused(set()):
-                _remove(directory(layer), _temporary() / layer)
-    if root().is_dir():
-        _sweep(_temporary())
-        file.remove_empty(_temporary(), up_to=root())
-        file.remove_empty(root() / "layers", up_to=host.STATE.parent)
+    """Removes what unused() tells of. Raises Failure, OSError."""
+    for layer in layers():
+        if layer not in _used(set()):
+            with _lock(layer):
+                if layer not in _used(set()):
+                    _remove(layer)
+    for left in _left():
+        _discard(left)
+    _remove_empty(root() / "layers")
+
+
+def collect_commands(unused: Sequence[str]) -> tuple[str, ...]:
+    """The shell commands that remove these paths, and what is then empty above."""
+    folders = [host.STATE] if str(root()) in unused else [root() / "layers", root(), host.STATE]
+    return (
+        command(["rm", "-rf", *unused]),
+        command(["rmdir", "--ignore-fail-on-non-empty", *folders]),
+    )
+
+
+def _used(leaving: set[str]) -> set[str]:
+    """The layers of all containers but those ``leaving``. Raises Failure, OSError."""
+    staying = [name for name in host.declared_names("rootfs") if name not in leaving]
+    return {layer for name in staying for layer in names(host.Declaration(name, "rootfs").read() or {})}
 
 
 @contextlib.contextmanager
@@ -164,46 +176,57 @@ def pinned(layer: str) -> Iterator[None]:
 
 
 def _make(content: Content, staging: Path) -> None:
-    _discard(staging)
-    try:
-        for made in (staging, staging / "tree"):
-            made.mkdir()
-            made.chmod(0o755)
-        content.unpack(staging / "tree")
-        manifest = json.dumps({"size": _measure(staging / "tree")}) + "\n"
-        file.write_atomically(staging / "manifest.json", manifest)
-        _sync(staging)
-        place = directory(content.layer)
+    """Unpacks the content in ``staging``, and puts that in the layer's place."""
+    for made in (staging, staging / "tree"):
+        made.mkdir(exist_ok=True)
+        made.chmod(0o755)
+    content.unpack(staging / "tree")
+    manifest = json.dumps({"size": _measure(staging / "tree")}) + "\n"
+    file.write_atomically(staging / "manifest.json", manifest)
+    _sync(staging)
+    place = directory(content.layer)
+    with _lock(_STORE):
         place.parent.mkdir(exist_ok=True)
-        if place.exists():
-            _remove(place, staging / "damaged")
+        # Without its tree it is no layer, but it is in the way.
+        _discard(place)
         os.rename(staging, place)
-        file.sync_directory(place.parent)
-    except BaseException:
-        _discard(staging)
-        raise
+    file.sync_directory(place.parent)
 
 
-def _remove(place: Path, beside: Path) -> None:
+def _remove(layer: str) -> None:
     """Takes a layer from its place at once, and then apart."""
-    _discard(beside)
-    os.rename(place, beside)
-    _discard(beside)
+    os.rename(directory(layer), _staging(layer))
+    _discard(_staging(layer))
 
 
-def _sweep(temporary: Path) -> None:
-    """Removes what runs that were killed have left in ``temporary``: that is what nobody has locked."""
-    for left in os.listdir(temporary):
-        with contextlib.suppress(file.Locked), file.lock(_lock_file(left), timeout=0):
-            _discard(temporary / left)
+def _remove_empty(path: Path) -> None:
+    """Removes a directory of the store, and those above, unless there is something in it."""
+    with _lock(_STORE):
+        file.remove_empty(path, up_to=host.STATE.parent)
 
 
-def _temporary() -> Path:
-    """The directory for what is not whole, made where it is missing. Raises OSError."""
-    root().parent.mkdir(parents=True, exist_ok=True)
-    root().mkdir(mode=0o700, exist_ok=True)
-    (root() / "tmp").mkdir(exist_ok=True)
-    return root() / "tmp"
+def _staging(key: str) -> Path:
+    """Where a layer is while it is not whole."""
+    return root() / f".{key}"
+
+
+def _unfinished() -> list[Path]:
+    """All that are not whole, of other runs and of those that were killed. Raises OSError."""
+    return [root() / name for name in _listed(root()) if name.startswith(".")]
+
+
+def _left() -> Iterator[Path]:
+    """Those that a killed run has left; nobody else can begin to work on it meanwhile. Raises OSError."""
+    for path in _unfinished():
+        with contextlib.suppress(file.Locked), file.lock(_lock_file(path.name[1:]), timeout=0):
+            yield path
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
 
 
 @contextlib.contextmanager

@@ -127,7 +127,7 @@ def test_from_where_a_step_failed_the_next_run_converges(actual, declared, nth):
 
 @given(SETTINGS, SETTINGS)
 def test_check_mode_predicts_and_applies_nothing(actual, declared):
-    world, untouched = ({"web": copy.deepcopy(actual)} for _ in range(2))
+    world, untouched = ({"web": copy.deepcopy(actual)} for _copy in range(2))
     log = []
     (predicted,) = converge([Fake("web", world, declared, log=log)], check=True)
     assert world == untouched

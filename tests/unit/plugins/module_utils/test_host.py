@@ -98,6 +98,32 @@ def test_a_declaration_is_kept_and_forgotten(root):
     kept.remove_step().apply()
 
 
+def test_what_a_killed_run_left_of_a_declaration_goes_too(root):
+    web = host.Declaration("web", "process")
+    assert not web.is_left()
+    host.STATE.mkdir()
+    assert web.is_left()
+    web.path.parent.mkdir(parents=True)
+    assert web.is_left()
+    (web.path.parent / ".process.json.new").touch()
+    assert web.is_left()
+    assert web.read() is None
+    web.remove_step().apply()
+    assert not host.STATE.exists()
+    host.Declaration("another", "process").write_step({}).apply()
+    assert not web.is_left()
+    host.Declaration("web", "cgroup").write_step({}).apply()
+    assert not web.is_left()
+    web.write_step({}).apply()
+    assert web.is_left()
+
+
+def test_a_mount_point_without_anything_in_it_is_not_left_by_us(root, monkeypatch):
+    host.STATE.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(host.STATE))
+    assert not host.Declaration("web", "process").is_left()
+
+
 def test_the_folder_goes_with_the_last_part(root):
     parts = [host.Declaration("web", part) for part in host.PARTS]
     for part in parts:

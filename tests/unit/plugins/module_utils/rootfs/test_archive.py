@@ -36,10 +36,10 @@ FILES = {
 }
 
 
-def tar(files=FILES, form=tarfile.PAX_FORMAT):
+def tar(files=None, form=tarfile.PAX_FORMAT):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for name, data in files.items():
+        for name, data in (files or FILES).items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))

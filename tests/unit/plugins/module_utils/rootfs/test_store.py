@@ -82,7 +82,7 @@ def test_what_fails_leaves_nothing(root):
     for error in (Failure("no"), OSError(28, "No space left on device"), KeyboardInterrupt()):
         with pytest.raises(type(error)):
             add("sha256-1", fail=error)
-        assert everything(root) == []
+        assert not root.exists()
         assert not store.has("sha256-1")
 
 
@@ -95,16 +95,24 @@ def test_a_damaged_layer_is_replaced(root):
 
 
 def test_what_was_left_goes_unless_somebody_works_on_it(root):
-    for left in ("sha256-2/tree/a/b", "sha256-3/tree/a"):
-        (root / "tmp" / left).mkdir(parents=True)
-    (root / "tmp/file").touch()
-    (root / "tmp/link").symlink_to("/etc")
+    for left in (".sha256-2/tree/a/b", ".sha256-3/tree/a", ".url-1"):
+        (root / left).mkdir(parents=True)
+    (root / ".file").touch()
+    (root / ".link").symlink_to("/etc")
     with file.lock(host.RUN / "lock/.sha256-3", timeout=0):
+        assert store.unused(set()) == [str(root / left) for left in (".file", ".link", ".sha256-2", ".url-1")]
         add("sha256-1")
-        assert os.listdir(root / "tmp") == ["sha256-3"]
+        assert sorted(os.listdir(root)) == [".sha256-3", "layers"]
+    assert store.unused(set()) == [str(store.directory("sha256-1")), str(root / ".sha256-3"), str(root)]
     store.collect()
     assert not root.exists()
     assert os.path.isdir("/etc")
+
+
+def test_what_was_left_of_the_same_layer_is_made_anew(root):
+    (root / ".sha256-1/tree/old").mkdir(parents=True)
+    add("sha256-1")
+    assert everything(store.tree("sha256-1")) == ["file"]
 
 
 def test_a_layer_that_another_run_makes_is_waited_for(root, monkeypatch):
@@ -137,9 +145,11 @@ def test_only_what_nobody_uses_is_collected(root):
         add(f"sha256-{number}")
     refer("a", "sha256-0", "sha256-1")
     refer("b", "sha256-1")
-    assert store.unused(set()) == ["sha256-2", "sha256-3"]
-    assert store.unused({"b"}) == ["sha256-2", "sha256-3"]
-    assert store.unused({"a"}) == ["sha256-0", "sha256-2", "sha256-3"]
+    paths = [str(store.directory(f"sha256-{number}")) for number in range(4)]
+    assert store.unused(set()) == paths[2:]
+    assert store.unused({"b"}) == paths[2:]
+    assert store.unused({"a"}) == [paths[0], *paths[2:]]
+    assert store.unused({"a", "b"}) == [*paths, str(root)]
     store.collect()
     assert store.layers() == ["sha256-0", "sha256-1"]
     for name in "ab":
@@ -169,7 +179,7 @@ def test_a_pinned_layer_is_there_and_stays():
 
 
 def test_a_tree_that_is_deeper_than_any_path_can_be_removed(root):
-    deep = root / "tmp/sha256-9/tree"
+    deep = root / ".sha256-9/tree"
     deep.mkdir(parents=True)
     here = os.open(deep, os.O_RDONLY)
     for _level in range(3000):
