@@ -161,6 +161,23 @@ class Containers:
         self._names.add(unique)
         return unique
 
+    def directory(self, name: str = "one") -> str:
+        """What is kept of a container on the machine."""
+        return f"/var/lib/bare-containers/containers/{self.name(name)}"
+
+    def declare(self, part: str, declaration: Mapping[str, Any], name: str = "one") -> None:
+        """What another module has declared of a container."""
+        self.write(f"{self.directory(name)}/{part}.json", json.dumps(declaration))
+
+    def write(self, path: str, text: str) -> None:
+        """Writes a file on the machine, its folder made first."""
+        self.machine.run("sh", "-ec", 'mkdir -p "${0%/*}"; cat > "$0"', path, input=text)
+
+    def sums(self, name: str = "one") -> str:
+        """The files that are kept of a container, without those it has written itself."""
+        find = "find . -type f -not -path './upper/*' -exec sha256sum {} +"
+        return self.machine.shell(f"cd {self.directory(name)}; {find} | sort -k2")
+
     def cgroup(self, name: str) -> Path:
         """Where the container's cgroup is unless declared."""
         return self._cgroups / self.name(name)
@@ -173,13 +190,13 @@ class Containers:
     def converge(self, name: str = "one", *, check: bool = False, fails: bool = False, **options: Any) -> Any:
         """The module's result for one container."""
         result = self.machine.module("container_process", self.options(name, **options), check=check)
-        assert result.get("failed", False) is fails, result
+        assert result.get("failed", False) is fails, result.get("msg", "it did not fail")
         return result
 
     def execute(self, name: str = "one", *, fails: bool = False, check: bool = False, **options: Any) -> Any:
         """The result of nsenter_exec."""
         result = self.machine.module("nsenter_exec", {"name": self.name(name), **options}, check=check)
-        assert result.get("failed", False) is fails, result
+        assert result.get("failed", False) is fails, result.get("msg", "it did not fail")
         return result
 
     def state(self, name: str = "one") -> dict[str, Any] | None:

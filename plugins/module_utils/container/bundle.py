@@ -119,7 +119,7 @@ class _Decoder:
     object_pairs_hook = None
     parse_float = float
     parse_int = int
-    parse_constant = None
+    parse_constant = float
 
 
 def lock(run: str) -> int:

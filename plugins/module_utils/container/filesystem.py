@@ -10,6 +10,7 @@ advisories CVE-2021-30465, CVE-2019-19921, CVE-2025-31133 are about what happens
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -143,12 +144,20 @@ def _open_target(root: int, entry: dict[str, Any], is_directory: bool) -> int:
     if not is_directory:
         target = _make_file(root, destination)
     else:
-        kernel_view = entry["type"] in ("proc", "sysfs")
-        target = path.make_directories(root, destination, symlinks=not kernel_view)
+        target = _open_directory(root, destination, entry["type"] in ("proc", "sysfs"))
     place = os.readlink(f"/proc/self/fd/{target}")[len(os.readlink(f"/proc/self/fd/{root}")) :]
     if entry["type"] not in ("proc", "sysfs", "cgroup2") and place.split("/")[1:2] in (["proc"], ["sys"]):
         raise Refused(f"mount of {destination}: it lies in {place}, where nothing may be mounted")
     return target
+
+
+def _open_directory(root: int, destination: str, ordinary: bool) -> int:
+    try:
+        return path.make_directories(root, destination, symlinks=not ordinary)
+    except OSError as error:
+        if ordinary and error.errno == errno.ELOOP:
+            raise Refused(f"mount of {destination}: it is a symbolic link in the root file system") from None
+        raise
 
 
 def _make_file(root: int, destination: str) -> int:
@@ -173,7 +182,7 @@ def _make_file(root: int, destination: str) -> int:
 
 def _make_devices(root: int) -> None:
     """The device nodes and links of /dev, in the descriptor of the file system just mounted there."""
-    directory = path.open_in_root(root, "/dev", os.O_RDONLY | os.O_DIRECTORY, symlinks=False)
+    directory = path.open_in_root(root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
     for name, major, minor in DEVICES:
         os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
     for name, target in DEVICE_LINKS:

@@ -120,13 +120,13 @@ def _volume(text: str) -> dict[str, Any]:
             raise ValueError(f"volumes with the options {', '.join(_VOLUME_OPTIONS)}, not {option!r}")
     if not {"bind", "rbind"} & set(options):
         options.insert(0, "rbind")
-    return {"source": absolute(parts[0]), "destination": _mount_point(parts[1]), "options": options}
+    return {"destination": _mount_point(parts[1]), "options": options, "source": absolute(parts[0])}
 
 
 def _tmpfs(value: Mapping[str, Any]) -> dict[str, list[str]]:
     mounts = {
         _mount_point(path): [option for option in str(options or "").split(",") if option]
-        for path, options in value.items()
+        for path, options in sorted(value.items())
     }
     for options in mounts.values():
         for option in options:

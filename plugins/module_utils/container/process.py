@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import host
 from ..converge import Failure, Needs, State, Step
-from ..kernel import capability, file, mount, namespace
+from ..kernel import capability, file, mount, namespace, process
 from ..shell import command, write_file
 from . import bundle, installation, spec
 from .options import OPTIONS
@@ -36,6 +37,7 @@ Entry = Mapping[str, Any]
 
 ABSENT: State = {"state": "absent"}
 
+_SETTLE_SECONDS = 0.1
 _RELOAD = "systemctl daemon-reload"
 _OVERLAY = ("rootfs", "upper", "work")
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -70,16 +72,32 @@ class Processes:
         self.supervisors: dict[str, Supervisor] = {"direct": Direct()}
         if host.systemd_is_init():
             self.supervisors["systemd"] = Systemd()
-        self.starts = {
-            kind: _Together(f"start ({kind})", each.start) for kind, each in self.supervisors.items()
-        }
-        self.stops = {kind: _Together(f"stop ({kind})", each.stop) for kind, each in self.supervisors.items()}
+        self.starts, self.stops = {}, {}
+        for kind, supervisor in self.supervisors.items():
+            self.starts[kind] = _Together(f"start ({kind})", _settling(supervisor.start))
+            self.stops[kind] = _Together(f"stop ({kind})", supervisor.stop)
         self.resources = [Process(entry, self) for entry in entries]
 
     def refresh(self) -> None:
         """Asks the supervisors once for all. Raises Failure."""
         for supervisor in self.supervisors.values():
             supervisor.refresh([resource.name for resource in self.resources])
+
+
+def _settling(start: Callable[[Sequence[str]], Failures]) -> Callable[[Sequence[str]], Failures]:
+    """``start``, and a moment for a command to end in that does so at once, on a mistake in its arguments."""
+
+    def act(names: Sequence[str]) -> Failures:
+        failures = start(names)
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        for found in map(running, names):
+            pidfd = process.open_process(*found) if found else None
+            if pidfd is not None:
+                process.wait_for_end(pidfd, deadline - time.monotonic())
+                os.close(pidfd)
+        return failures
+
+    return act
 
 
 class _Together:

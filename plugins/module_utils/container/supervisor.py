@@ -115,7 +115,9 @@ class Direct:
         run = host.RUN / stop.name
         read = f"pid=$(sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' {run}/state.json)"
         ask = f"kill -{stop.signal} $pid"
-        wait = f"timeout {stop.timeout} tail --pid=$pid -f /dev/null || kill -KILL $pid"
+        # A timeout of 0 is none to timeout(1).
+        wait = f"timeout {stop.timeout} tail --pid=$pid -f /dev/null || " if stop.timeout else ""
+        wait += "kill -KILL $pid && tail --pid=$pid -f /dev/null"
         return (f"{read}; {ask}; {wait}; rm -f {run}/state.json {run}/config.json",)
 
 

@@ -44,20 +44,27 @@ def make_directories(root: int, path: str, mode: int = 0o755, *, symlinks: bool 
     A new directory is made in the descriptor of its parent, so it lies where that was looked up. A dangling
     symlink on the way is ENOENT. Raises OSError.
     """
-    walked = "/"
+    walked = ""
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
     for part in path.split("/"):
         if part in ("", "."):
             continue
-        walked = f"{walked}{part}/"
+        walked = f"{walked}/{part}"
         try:
-            there = open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY, symlinks=symlinks)
-        except FileNotFoundError:
-            _make_directory(here, part, mode)
-            there = open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY, symlinks=symlinks)
-        os.close(here)
+            there = _enter(root, walked, here, part, mode, symlinks)
+        finally:
+            os.close(here)
         here = there
     return here
+
+
+def _enter(root: int, walked: str, parent: int, name: str, mode: int, symlinks: bool) -> int:
+    """Opens the directory ``walked``, which is ``name`` in ``parent``, and makes it there if it is missing."""
+    try:
+        return open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY, symlinks=symlinks)
+    except FileNotFoundError:
+        _make_directory(parent, name, mode)
+        return open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY, symlinks=symlinks)
 
 
 def _make_directory(parent: int, name: str, mode: int) -> None:

@@ -1,0 +1,138 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The launcher on a host: installed, repaired, removed; and how little is left of it in a container."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+DIRECTORY = "/usr/local/lib/bare-containers"
+
+
+def test_it_converges(machine):
+    machine.shell("mkdir -p /usr/local/lib; mount -t tmpfs tmpfs /usr/local/lib")
+    listing = f"find {DIRECTORY} -type f -not -name '*.pyc' -printf '%p %m %T@\\n' 2>/dev/null | sort || :"
+    assert machine.module("launcher", {}, check=True)["changed"]
+    assert machine.shell(listing) == ""
+    first = machine.module("launcher", {})
+    assert first["changed"]
+    assert first["program"] == f"{DIRECTORY}/launch"
+    before = machine.shell(listing)
+    again = machine.module("launcher", {})
+    assert not again["changed"]
+    assert again["diff"] == []
+    assert machine.shell(listing) == before
+    for drift in (
+        f"echo '#' >> {DIRECTORY}/launch",
+        f"chmod 644 {DIRECTORY}/launch",
+        f"rm {DIRECTORY}/bare_containers/kernel/mount.py",
+        f"touch {DIRECTORY}/bare_containers/kernel/of_an_older_version.py",
+    ):
+        machine.shell(drift)
+        assert machine.module("launcher", {})["changed"], drift
+        assert not machine.module("launcher", {})["changed"], drift
+    gone = machine.module("launcher", {"state": "absent"})
+    assert gone["changed"]
+    assert machine.shell("ls /usr/local/lib") == ""
+    assert not machine.module("launcher", {"state": "absent"})["changed"]
+
+
+def test_the_commands_do_the_same(new_machine):
+    one, other = new_machine(), new_machine()
+    for machine in (one, other):
+        machine.shell("mkdir -p /usr/local/lib; mount -t tmpfs tmpfs /usr/local/lib")
+    other.shell("\n".join(one.module("launcher", {})["commands"]))
+    assert not other.module("launcher", {})["changed"]
+    other.shell("\n".join(other.module("launcher", {"state": "absent"}, check=True)["commands"]))
+    assert not other.module("launcher", {"state": "absent"})["changed"]
+
+
+def test_it_says_how_it_is_used(containers):
+    launch = containers.machine.command(f"{DIRECTORY}/launch")
+    for words in ([], ["start"], ["stop", "x"]):
+        done = subprocess.run([*launch, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 125
+        assert done.stderr.startswith("usage: ")
+
+
+def test_a_second_start_is_refused_and_an_unknown_container_too(containers):
+    containers.converge()
+    launch = [f"{DIRECTORY}/launch", "start"]
+    pid = containers.pid()
+    command = containers.machine.command(*launch, containers.name("one"), containers.name("never"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 125
+    first, second = done.stderr.splitlines()
+    assert f"is running already, as process {pid}" in first
+    assert "config.json" in second
+    assert containers.pid() == pid
+    containers.machine.shell(f"rm -r /run/bare-containers/{containers.name('never')}")
+
+
+def test_nothing_of_the_root_file_system_is_loaded_as_code(containers):
+    """What is planted where a late import would look leaves no mark (CVE-2019-14271)."""
+    planted = "import os; os.mkdir('/planted')"
+    for version in ("3.9", "3.11", "3.12", "3.13"):
+        for name in (
+            "encodings/idna",
+            "_strptime",
+            "traceback",
+            "linecache",
+            "json/__init__",
+            "pwd",
+            "errno",
+        ):
+            containers.write(f"{containers.tree}/usr/lib/python{version}/{name}.py", planted)
+    containers.write(f"{containers.tree}{DIRECTORY}/bare_containers/container/privileges.py", planted)
+    for options in ({}, {"command": ["/no/such"]}, {"user": "nobody"}, {"workdir": "/proc/self/fd/5"}):
+        containers.machine.module("container_process", containers.options("one", **options))
+    containers.converge()
+    for options in (
+        {"command": ["true"]},
+        {"command": ["/no/such"]},
+        {"command": ["true"], "user": "nobody"},
+    ):
+        containers.machine.module("nsenter_exec", {"name": containers.name("one"), **options})
+    assert containers.inside("ls -d /planted 2>/dev/null || :") == ""
+
+
+def test_the_interpreter_can_not_be_written_to_through_a_container(containers, eventually):
+    """The command is the launcher's own program, by /proc/self/exe (CVE-2019-5736).
+
+    While it runs nobody could write to it: unprotected the kernel says "Text file busy", until it has ended.
+    """
+    containers.machine.shell(
+        f"cd {containers.tree}; mkdir -p lib64 usr/lib; ln -s usr/lib lib; cp -L /lib64/ld-linux-x86-64.so.2 lib64/"
+    )
+    containers.write(
+        f"{containers.tree}/bin/itself",
+        "#!/proc/self/exe\n"
+        "import os, time\n"
+        "try:\n"
+        "    os.open('/proc/self/exe', os.O_WRONLY)\n"
+        "except OSError as error:\n"
+        "    print(error.strerror, flush=True)\n"
+        "time.sleep(1000)\n",
+    )
+    containers.machine.shell(f"chmod +x {containers.tree}/bin/itself")
+    volumes = ["/usr/lib:/usr/lib:ro"]
+    containers.converge(command=["/bin/itself"], volumes=volumes)
+    assert eventually(containers.log) == "Read-only file system\n"
+    # The same program, started by hand without protection, shows that the test can fail.
+    unprotected = containers.machine.shell(
+        'python3 -c \'import os\ntry: os.open("/proc/self/exe", os.O_WRONLY)\n'
+        "except OSError as error: print(error.strerror)'"
+    )
+    assert unprotected == "Text file busy\n"
+
+
+def test_the_examples_run(machine):
+    machine.shell("mkdir -p /usr/local/lib; mount -t tmpfs tmpfs /usr/local/lib")
+    source = Path(__file__).parents[2] / "plugins/modules/launcher.py"
+    text = source.read_text().split('EXAMPLES = r"""')[1].split('"""')[0]
+    for task in yaml.safe_load(text):
+        assert machine.module("launcher", task["bare.containers.launcher"])["changed"], task["name"]

@@ -1,0 +1,282 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+from ansible_collections.bare.containers.plugins.module_utils.container import spec
+from ansible_collections.bare.containers.plugins.module_utils.container.options import OPTIONS
+from ansible_collections.bare.containers.plugins.module_utils.container.recipe import recipe
+from ansible_collections.bare.containers.plugins.module_utils.container.supervisor import unit_text
+from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
+from ansible_collections.bare.containers.plugins.module_utils.kernel import capability
+from hypothesis import given
+from hypothesis import strategies as st
+
+HOST = spec.Host(layers=("/store/low", "/store/high"), cgroup="/bare/web")
+
+
+def declare(**options):
+    defaults = {option.name: option.default for option in OPTIONS.options}
+    return OPTIONS.normalise({**defaults, "name": "web", "command": ["true"], **options})
+
+
+def config(given=HOST, **options):
+    return spec.config(declare(**options), given)
+
+
+def mounts(configured):
+    return {mount["destination"]: mount for mount in configured["mounts"]}
+
+
+def object_of(required, optional=None):
+    """A JSON schema: these keys, and no others."""
+    optional = optional or {}
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": {**required, **optional},
+        "additionalProperties": False,
+    }
+
+
+STRING = {"type": "string"}
+STRINGS = {"type": "array", "items": STRING}
+UINT32 = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+UINT64 = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
+ABSOLUTE = {"type": "string", "pattern": "^/"}
+NAMESPACES = {"enum": ["mount", "pid", "network", "uts", "ipc", "user", "cgroup", "time"]}
+CAPABILITIES = {"type": "array", "items": {"enum": list(capability.NAMES)}, "uniqueItems": True}
+
+SCHEMA = object_of(
+    {
+        "ociVersion": {"const": "1.0.2"},
+        "hostname": STRING,
+        "root": object_of({"path": STRING}, {"readonly": {"type": "boolean"}}),
+        "process": object_of(
+            {
+                "cwd": ABSOLUTE,
+                "args": {**STRINGS, "minItems": 1},
+                "user": object_of({"uid": UINT32, "gid": UINT32}),
+            },
+            {
+                "terminal": {"type": "boolean"},
+                "env": STRINGS,
+                "capabilities": object_of(
+                    {},
+                    dict.fromkeys(
+                        ("bounding", "effective", "permitted", "inheritable", "ambient"), CAPABILITIES
+                    ),
+                ),
+                "noNewPrivileges": {"type": "boolean"},
+                "rlimits": {
+                    "type": "array",
+                    "items": object_of(
+                        {
+                            "type": {"type": "string", "pattern": "^RLIMIT_[A-Z]+$"},
+                            "soft": UINT64,
+                            "hard": UINT64,
+                        }
+                    ),
+                },
+                "oomScoreAdj": {"type": "integer", "minimum": -1000, "maximum": 1000},
+            },
+        ),
+        "mounts": {
+            "type": "array",
+            "items": object_of(
+                {"destination": ABSOLUTE}, {"type": STRING, "source": STRING, "options": STRINGS}
+            ),
+        },
+        "linux": object_of(
+            {"namespaces": {"type": "array", "items": object_of({"type": NAMESPACES}, {"path": ABSOLUTE})}},
+            {
+                "cgroupsPath": STRING,
+                "sysctl": {"type": "object", "patternProperties": {".*": STRING}},
+                "maskedPaths": STRINGS,
+                "readonlyPaths": STRINGS,
+            },
+        ),
+        "annotations": {"type": "object", "patternProperties": {".+": STRING}},
+    }
+)
+"""What of the OCI runtime spec 1.0.2 (config.md, config-linux.md) a config of ours has."""
+
+FULL = {
+    "env": {"A": "b=c", "N": 1, "T": True},
+    "user": "1000:1000",
+    "workdir": "/w//x/",
+    "hostname": "h.example",
+    "volumes": ["/a:/b:ro,nosuid", "/c/:/d"],
+    "tmpfs": {"/cache": "size=1m", "/tmp": None},
+    "cap_add": ["net_raw"],
+    "cap_drop": ["CAP_CHOWN"],
+    "sysctl": {"net.ipv4.ip_forward": 1},
+    "ulimit": ["nofile=10:20", "core=unlimited"],
+    "oom_score_adj": -5,
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, FULL, {"privileged": True}, {"rootfs_mode": "read_only"}, {"network": "host"}, {"user": "app"}],
+)
+def test_a_config_is_one_of_the_oci_runtime_spec(options):
+    jsonschema = pytest.importorskip(
+        "jsonschema", reason="jsonschema is not in the environment of Python 3.9"
+    )
+    configured = config(**options)
+    jsonschema.validate(configured, SCHEMA)
+    assert json.loads(json.dumps(configured)) == configured
+
+
+def test_the_defaults():
+    configured = config()
+    process = configured["process"]
+    assert process["user"] == {"uid": 0, "gid": 0}
+    assert process["noNewPrivileges"] is True
+    assert set(process["capabilities"]["effective"]) == set(spec.DEFAULT_CAPABILITIES)
+    assert process["capabilities"]["inheritable"] == process["capabilities"]["ambient"] == []
+    assert [entry["type"] for entry in configured["linux"]["namespaces"]] == [
+        "pid", "ipc", "uts", "mount", "cgroup", "network",
+    ]  # fmt: skip
+    assert not any("path" in entry for entry in configured["linux"]["namespaces"])
+    assert configured["linux"]["maskedPaths"]
+    assert configured["linux"]["readonlyPaths"]
+    assert configured["root"] == {"path": "rootfs", "readonly": False}
+    assert configured["mounts"][0]["options"][0] == "lowerdir=/store/high:/store/low"
+    assert {"nosuid", "size=64m"} <= set(mounts(configured)["/tmp"]["options"])
+
+
+def test_every_option_makes_a_difference_that_is_seen():
+    """Of the config, the files in /etc and the unit; what is not in one of them has no effect."""
+    changes = {
+        **FULL,
+        "command": ["false"],
+        "rootfs_mode": "read_only",
+        "network": "host",
+        "privileged": True,
+        "no_new_privileges": False,
+        "dns": ["10.0.0.1"],
+        "dns_search": ["x.example"],
+        "dns_options": ["ndots:1"],
+        "etc_hosts": {"x": "10.0.0.2"},
+        "stop_signal": "INT",
+        "stop_timeout": 1,
+        "restart_policy": "always",
+    }
+    steering = {"name", "state", "rootfs", "supervisor"}
+    assert set(changes) == {option.name for option in OPTIONS.options} - steering
+
+    def seen(**options):
+        declared = declare(**options)
+        return spec.config(declared, HOST), spec.etc_files(declared, HOST), unit_text(declared)
+
+    for name, value in changes.items():
+        options = {} if name != "sysctl" else {"network": "auto"}
+        assert seen(**{**options, name: value}) != seen(**options), name
+
+
+def test_a_network_that_is_declared_is_joined():
+    given = spec.Host(layers=("/x",), network=True)
+    assert {"type": "network", "path": "/run/netns/web"} in config(given)["linux"]["namespaces"]
+    assert {"type": "network"} in config(given, network="none")["linux"]["namespaces"]
+    assert all(entry["type"] != "network" for entry in config(given, network="host")["linux"]["namespaces"])
+
+
+def test_no_sysctl_of_the_host_s_network():
+    assert config(network="host")["linux"]["sysctl"] == {}
+    with pytest.raises(Failure, match=r"net\.ipv4\.ip_forward"):
+        config(network="host", sysctl={"net.ipv4.ip_forward": 1})
+
+
+@given(
+    st.sets(st.sampled_from([*capability.NAMES, "ALL"])),
+    st.sets(st.sampled_from([*capability.NAMES, "ALL"])),
+    st.booleans(),
+    st.sampled_from(["0", "root", "1000", "app"]),
+)
+def test_no_capability_that_was_not_granted(add, drop, privileged, user):
+    sets = config(cap_add=list(add), cap_drop=list(drop), privileged=privileged, user=user)["process"][
+        "capabilities"
+    ]
+    bounding = set(sets["bounding"])
+    assert not bounding & (drop - {"ALL"})
+    if "ALL" in drop and "ALL" not in add:
+        assert bounding <= add
+    if not privileged and "ALL" not in add:
+        assert bounding <= set(spec.DEFAULT_CAPABILITIES) | add
+    for name, names in sets.items():
+        assert set(names) <= bounding, name
+    if user in ("0", "root"):
+        assert sets["inheritable"] == sets["ambient"] == []
+    elif not add:
+        assert not any(sets[name] for name in ("effective", "permitted", "inheritable", "ambient"))
+
+
+def test_a_capability_the_host_lacks_is_refused_but_all_is_all_there_is():
+    given = spec.Host(layers=("/x",), capabilities=("CAP_CHOWN",))
+    with pytest.raises(Failure, match="CAP_SYS_TIME"):
+        config(given, cap_add=["SYS_TIME"])
+    assert config(given, cap_add=["ALL"])["process"]["capabilities"]["bounding"] == ["CAP_CHOWN"]
+    assert config(given, privileged=True)["process"]["capabilities"]["effective"] == ["CAP_CHOWN"]
+
+
+def test_what_the_user_mounts_replaces_what_would_be_there():
+    configured = config(volumes=["/x:/tmp", "/y:/dev/shm", "/z:/etc/hosts"])
+    places = [mount["destination"] for mount in configured["mounts"]]
+    assert len(places) == len(set(places))
+    assert mounts(configured)["/tmp"]["type"] == "bind"
+    assert places.index("/dev/shm") > places.index("/dev")
+
+
+def test_layers_with_characters_that_overlayfs_separates_by():
+    given = spec.Host(layers=("/a:b", "/c,d", "/e\\f"))
+    assert config(given)["mounts"][0]["options"][0] == r"lowerdir=/e\\f:/c\,d:/a\:b"
+
+
+def test_direct_takes_one_layer():
+    assert config(spec.Host(layers=("/x",)), rootfs_mode="direct")["root"]["path"] == "/x"
+    with pytest.raises(Failure, match="direct"):
+        config(rootfs_mode="direct")
+
+
+def test_resolv_conf_is_the_host_s_without_what_only_the_host_reaches():
+    resolver = spec.read_resolver(
+        "# a comment\nnameserver 127.0.0.53\nnameserver 10.0.0.1\nnameserver ::1\n\n"
+        "search a b\noptions edns0\nsearch c d\n"
+    )
+    given = spec.Host(layers=(), resolver=resolver)
+    text = spec.etc_files(declare(), given)["resolv.conf"]
+    assert text == "nameserver 10.0.0.1\nsearch c d\noptions edns0\n"
+    assert "127.0.0.53" in spec.etc_files(declare(network="host"), given)["resolv.conf"]
+    declared = declare(dns=["fd00::1"], dns_search=[], dns_options=["ndots:3"])
+    assert spec.etc_files(declared, given)["resolv.conf"] == "nameserver fd00::1\noptions ndots:3\n"
+
+
+def test_a_unit_says_what_was_declared():
+    text = unit_text(declare(stop_signal="int", stop_timeout=3, restart_policy="unless-stopped"))
+    lines = text.splitlines()
+    assert "KillSignal=SIGINT" in lines
+    assert "TimeoutStopSec=3" in lines
+    assert "Restart=always" in lines
+    assert "ExecStart=/usr/local/lib/bare-containers/launch start web" in lines
+    keys = [line.partition("=")[0] for line in lines if "=" in line]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_recipe_has_no_line_that_the_config_does_not_ask_for():
+    configured = config(**FULL)
+    lines = recipe("/bundle", configured, "/sys/fs/cgroup/bare/web")
+    mounted = [line.split()[-1] for line in lines if re.match(r"mount -t|mount --r?bind", line)]
+    assert mounted == ["/bundle/rootfs", *(place.lstrip("/") for place in mounts(configured) if place != "/")]
+    assert lines[0] == "mkdir -p /sys/fs/cgroup/bare/web"
+    assert lines[-1] == "END_OF_CONTAINER"
+    assert sum(line.startswith("exec ") for line in lines) == 2
+    before = copy.deepcopy(configured)
+    recipe("/bundle", configured, None)
+    assert configured == before
