@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -126,41 +127,31 @@ done
 """
 
 
-def snapshot(machine: Any, *, numbers: bool = True) -> dict[str, Any]:
+def snapshot(machine: Any) -> dict[str, Any]:
     """All that the module could have changed: links, addresses, routes, rules, settings, files, mounts.
 
-    With ``numbers`` also what tells a thing from one made anew in its place: indices, handles, times.
+    With what tells a thing from one made anew in its place: indices, handles, times.
     """
-    names = machine.shell(NAMESPACES).split()
-    found: dict[str, Any] = {"host": _network(machine, (), numbers)}
-    for name in names:
-        found[name] = _network(machine, ("-n", name), numbers)
+    found: dict[str, Any] = {"host": _network(machine, "ip")}
+    for name in machine.shell(NAMESPACES).split():
+        found[name] = _network(machine, f"ip -n {name}")
     rules = json.loads(machine.run("nft", "-j", "list", "ruleset"))["nftables"]
-    found["rules"] = [_rule(rule, numbers) for rule in rules if "metainfo" not in rule]
-    found["settings"] = machine.shell(
-        "cd /proc/sys/net; grep -s . ipv4/ip_forward ipv6/conf/all/forwarding "
-        "ipv4/conf/*/route_localnet ipv6/conf/*/accept_ra"
-    ).splitlines()
-    form = "%p %m %s %T@ %i\\n" if numbers else "%p %m %s\\n"
-    found["files"] = sorted(
-        machine.run("find", "/var/lib", "/run", "-type", "f", "-printf", form).splitlines()
-    )
+    found["rules"] = _without([rule for rule in rules if "metainfo" not in rule], _PASSING)
+    lines = machine.shell(LISTS).splitlines()
     # Names of namespaces are compared as such; a lock's file stays behind when its holder is killed.
-    passing = ("/run/netns/", "/run/bare-containers/lock/")
-    found["files"] = [line for line in found["files"] if not line.startswith(passing)]
-    found["content"] = machine.shell("find /var/lib -type f | sort | xargs -r sha256sum")
-    found["folders"] = sorted(
-        line
-        for line in machine.run("find", "/var/lib", "/run", "-type", "d").splitlines()
-        if not line.startswith("/run/bare-containers")
-    )
-    found["mounts"] = sorted(
-        line.split(" ")[4]
-        for line in machine.run("cat", "/proc/self/mountinfo").splitlines()
-        if "/run" in line
-    )
+    passing = ("/run/netns/", "/run/bare-containers")
+    found["lists"] = sorted(line for line in lines if not line.startswith(passing))
     return found
 
+
+LISTS = """
+find /var/lib /run -type f -printf "%p %m %s %T@ %i\\n"
+find /var/lib /run -type d -printf "%p\\n"
+find /var/lib -type f | xargs -r sha256sum
+cut -d " " -f 5 /proc/self/mountinfo | grep /run | sed "s/^/mount /"
+cd /proc/sys/net
+grep -s . ipv4/ip_forward ipv6/conf/all/forwarding ipv4/conf/*/route_localnet ipv6/conf/*/accept_ra
+"""
 
 _NUMBERS = ("ifindex", "link_index", "link_netnsid", "stats64", "handle")
 _PASSING = (
@@ -176,50 +167,41 @@ _PASSING = (
 )
 
 
-def _network(machine: Any, options: tuple[str, ...], numbers: bool) -> dict[str, Any]:
-    lists = {
-        "links": ("-d", "-j", "link"),
-        "addresses": ("-j", "address"),
-        "routes": ("-j", "route", "show", "table", "all"),
-        "routes6": ("-6", "-j", "route", "show", "table", "all"),
+def _network(machine: Any, ip: str) -> dict[str, Any]:
+    """A link-local address and its routes come and go with the carrier; they are the kernel's own."""
+    lists = ("-d -j link", "-j address", "-j route show table all", "-6 -j route show table all")
+    printed = machine.shell("".join(f"{ip} {words}; echo ';'\n" for words in lists)).split(";\n")
+    links, addresses, *routes = (json.loads(each or "[]") for each in printed[:4])
+    for link in addresses:
+        link["addr_info"] = [one for one in link["addr_info"] if not one["local"].startswith("fe80:")]
+    return {
+        "up": [link["ifname"] for link in links if "UP" in link["flags"]],
+        "links": _without(links, _PASSING),
+        "addresses": _without(addresses, _PASSING),
+        "routes": [
+            _without(route, _PASSING)
+            for route in itertools.chain(*routes)
+            if route.get("type") != "multicast" and not route["dst"].startswith(("fe80:", "ff00:"))
+        ],
     }
-    shown = {what: json.loads(machine.run("ip", *options, *words) or "[]") for what, words in lists.items()}
-    shown["up"] = [link["ifname"] for link in shown["links"] if "UP" in link["flags"]]
-    plain = {what: _without_numbers(items, numbers) for what, items in shown.items()}
-    # Without numbers, the order of making is no difference either.
-    return plain if numbers else {what: sorted(items, key=str) for what, items in plain.items()}
 
 
-def _without_numbers(data: Any, numbers: bool) -> Any:
-    """A link-local address and its routes come and go with carrier; they are the kernel's own."""
-    left_out = _PASSING if numbers else (*_PASSING, *_NUMBERS)
+def _without(data: Any, keys: tuple[str, ...]) -> Any:
     if isinstance(data, dict):
-        return {key: _without_numbers(item, numbers) for key, item in data.items() if key not in left_out}
+        return {key: _without(item, keys) for key, item in data.items() if key not in keys}
     if isinstance(data, list):
-        kept = [
-            item
-            for item in data
-            if not re.search(r"'(fe80:|ff00:|multicast)", str(item)) or "addr_info" in item
-        ]
-        kept = [
-            item
-            for item in kept
-            if not (isinstance(item, dict) and str(item.get("local", "")).startswith("fe80"))
-        ]
-        return [_without_numbers(item, numbers) for item in kept]
+        return [_without(item, keys) for item in data]
     return data
 
 
-def _rule(data: Any, numbers: bool) -> Any:
-    if isinstance(data, dict):
-        return {
-            key: _rule(item, numbers)
-            for key, item in data.items()
-            if key not in ("packets", "bytes") and (numbers or key != "handle")
-        }
-    if isinstance(data, list):
-        return [_rule(item, numbers) for item in data]
-    return data
+def alike(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """A snapshot without what tells things made anew: neither numbers nor times, nor the order of making."""
+    plain: dict[str, Any] = _without(snapshot, _NUMBERS)
+    plain["lists"] = sorted(re.sub(r" \d+\.\d+ \d+$", "", line) for line in plain["lists"])
+    for network in plain.values():
+        if isinstance(network, dict):
+            network.update({what: sorted(items, key=str) for what, items in network.items()})
+    return plain
 
 
 def converge(machine: Any, arguments: Mapping[str, Any], **options: Any) -> dict[str, Any]:
@@ -384,33 +366,42 @@ DRIFTS = {
 }
 
 
-@pytest.mark.parametrize("command", DRIFTS.values(), ids=DRIFTS.keys())
-def test_drift_is_reported_and_repaired(machine: Any, command: str) -> None:
+@pytest.fixture(scope="module")
+def drifting(module_utils: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """One machine for all drifts, each of which ends as declared, and its snapshot."""
+    from tests.kernel.conftest import Machine
+
+    machine = Machine(module_utils)
     converge(machine, ALL)
-    declared, db = snapshot(machine, numbers=False), snapshot(machine)["db"]
+    yield machine, snapshot(machine)
+    machine.end()
+
+
+@pytest.mark.parametrize("command", DRIFTS.values(), ids=DRIFTS.keys())
+def test_drift_is_reported_and_repaired(drifting: tuple[Any, dict[str, Any]], command: str) -> None:
+    machine, declared = drifting
     machine.shell(command)
     drifted = snapshot(machine)
-
     foretold = converge(machine, ALL, check=True)
     assert foretold["changed"]
     assert foretold["diff"]
     assert snapshot(machine) == drifted
 
     repaired = converge(machine, ALL)
+    after = snapshot(machine)
     assert repaired["diff"] == foretold["diff"]
-    assert snapshot(machine, numbers=False) == declared
-    assert snapshot(machine)["db"] == db
+    assert alike(after) == alike(declared)
+    assert after["db"] == declared["db"]
     assert not repaired["containers"]["db"]["changed"]
     assert not repaired["containers"]["lesson"]["changed"]
-    assert not converge(machine, ALL)["changed"]
 
 
 def test_bridge_deleted_is_made_again_with_all_its_ports(machine: Any) -> None:
     converge(machine, ALL)
-    declared = snapshot(machine, numbers=False)
+    declared = alike(snapshot(machine))
     machine.shell("ip link delete bare0")
     converge(machine, ALL)
-    assert snapshot(machine, numbers=False) == declared
+    assert alike(snapshot(machine)) == declared
 
 
 def test_removal_leaves_nothing(machine: Any, python: str) -> None:
@@ -425,10 +416,10 @@ def test_removal_leaves_nothing(machine: Any, python: str) -> None:
 
 def test_removal_of_one_leaves_the_others(machine: Any) -> None:
     converge(machine, {"batch": [DATABASE, LESSON]})
-    without = snapshot(machine, numbers=False)
+    without = alike(snapshot(machine))
     converge(machine, WEB)
     converge(machine, {"name": "web", "state": "absent"})
-    assert snapshot(machine, numbers=False) == without
+    assert alike(snapshot(machine)) == without
 
 
 def test_removal_while_a_process_is_inside(machine: Any) -> None:
@@ -474,34 +465,33 @@ def test_changed_declaration_comes_to_what_a_new_one_does(
     """There and back, whatever was before."""
     changing, new = new_machine(), new_machine()
     converge(changing, WEB)
-    original = snapshot(changing, numbers=False)
+    original = alike(snapshot(changing))
     changed = {key: value for key, value in {**WEB, **change}.items() if value is not None}
     assert converge(changing, changed)["changed"]
     assert not converge(changing, changed)["changed"]
     converge(new, changed)
-    assert snapshot(changing, numbers=False) == snapshot(new, numbers=False)
+    assert alike(snapshot(changing)) == alike(snapshot(new))
     converge(changing, WEB)
-    assert snapshot(changing, numbers=False) == original
+    assert alike(snapshot(changing)) == original
 
 
 def test_commands_alone_build_the_same(new_machine: Callable[[], Any], python: str) -> None:
     converged, by_hand = new_machine(), new_machine()
     result = converge(converged, ALL, python=python)
     by_hand.shell("\n".join(result["commands"]))
-    assert snapshot(by_hand, numbers=False) == snapshot(converged, numbers=False)
+    assert alike(snapshot(by_hand)) == alike(snapshot(converged))
     assert not converge(by_hand, ALL, python=python)["changed"]
 
 
 def test_commands_alone_remove_the_same(new_machine: Callable[[], Any]) -> None:
     machine = new_machine()
-    before = snapshot(machine, numbers=False)
+    before = alike(snapshot(machine))
     converge(machine, ALL)
     result = converge(machine, NOTHING, check=True)
     machine.shell("\n".join(result["commands"]))
-    after = snapshot(machine, numbers=False)
+    after = alike(snapshot(machine))
     # ip-netns(8) leaves the directory of names behind.
-    for what in ("mounts", "folders"):
-        after[what] = [line for line in after[what] if line != "/run/netns"]
+    after["lists"] = [line for line in after["lists"] if line not in ("/run/netns", "mount /run/netns")]
     assert after == before
 
 
@@ -518,7 +508,7 @@ def test_boot_scripts_rebuild_all(new_machine: Callable[[], Any]) -> None:
     kept = before.shell("tar -C /var/lib -c bare-containers | base64")
     rebooted.run("sh", "-c", "base64 -d | tar -C /var/lib -x", input=kept)
     rebooted.shell(BOOT)
-    assert snapshot(rebooted, numbers=False) == snapshot(before, numbers=False)
+    assert alike(snapshot(rebooted)) == alike(snapshot(before))
     assert not converge(rebooted, ALL)["changed"]
 
 
@@ -539,7 +529,7 @@ def test_killed_at_any_instant_the_next_run_converges(new_machine: Callable[[], 
     begun = time.monotonic()
     converge(new, ALL)
     took = time.monotonic() - begun
-    wanted = snapshot(new, numbers=False)
+    wanted = alike(snapshot(new))
     seed = random.randrange(10**9)
     chance = random.Random(seed)
     changed_at_all = set()
@@ -559,12 +549,11 @@ def test_killed_at_any_instant_the_next_run_converges(new_machine: Callable[[], 
         changed_at_all.add(len(machine.shell("ip -o link; ls /run/netns 2> /dev/null || true").splitlines()))
         converge(machine, target)
         if target is ALL:
-            assert snapshot(machine, numbers=False) == wanted, f"seed {seed}, number {number}"
+            assert alike(snapshot(machine)) == wanted, f"seed {seed}, number {number}"
         else:
             left = snapshot(machine)
-            for what in ("mounts", "folders"):
-                # As ip-netns(8) leaves it, when killed after the last name and before the directory of names.
-                left[what] = [line for line in left[what] if line != "/run/netns"]
+            # As ip-netns(8) leaves it, when killed after the last name and before the directory of names.
+            left["lists"] = [line for line in left["lists"] if line not in ("/run/netns", "mount /run/netns")]
             assert left == empty, f"seed {seed}, number {number}"
     assert len(changed_at_all) > 2, f"seed {seed}: no run was killed half-way"
 
@@ -847,7 +836,7 @@ def test_what_bears_our_names_and_is_not_ours_is_left_alone(machine: Any, made: 
     assert "this collection did not make" in refused(machine, {"name": "web"})
     assert not converge(machine, {"name": "web", "state": "absent"})["changed"]
     after = snapshot(machine)
-    for what in ("host", "web", "mounts"):
+    for what in ("host", "web", "lists"):
         assert after.get(what) == before.get(what)
 
 
