@@ -100,11 +100,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Make a user inside
+- name: Make a directory inside, once
   bare.containers.nsenter_exec:
     name: web
-    command: [adduser, -D, -H, app]
-    creates: /home/app
+    command: [mkdir, -p, /srv/uploads]
+    creates: /srv/uploads
 
 - name: See that the server answers, once it is up
   bare.containers.nsenter_exec:

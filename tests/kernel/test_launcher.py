@@ -101,33 +101,27 @@ def test_nothing_of_the_root_file_system_is_loaded_as_code(containers):
 
 
 def test_the_interpreter_can_not_be_written_to_through_a_container(containers, eventually):
-    """The command is the launcher's own program, by /proc/self/exe (CVE-2019-5736).
+    """The command is the launcher's own program, by /proc/self/exe (CVE-2019-5736), on a read-only mount.
 
-    While it runs nobody could write to it: unprotected the kernel says "Text file busy", until it has ended.
+    While it runs nobody can write to it anyway (ETXTBSY), so it is asked how it is mounted.
     """
+    look = (
+        "import os; print('read-only' if os.statvfs('/proc/self/exe').f_flag & 1 else 'writable', flush=True)"
+    )
     containers.machine.shell(
-        f"cd {containers.tree}; mkdir -p lib64 usr/lib; ln -s usr/lib lib; cp -L /lib64/ld-linux-x86-64.so.2 lib64/"
+        f"cd {containers.tree}; mkdir -p lib64 usr/lib; ln -s usr/lib lib\n"
+        "cp -L /lib64/ld-linux-x86-64.so.2 lib64/"
     )
     containers.write(
         f"{containers.tree}/bin/itself",
-        "#!/proc/self/exe\n"
-        "import os, time\n"
-        "try:\n"
-        "    os.open('/proc/self/exe', os.O_WRONLY)\n"
-        "except OSError as error:\n"
-        "    print(error.strerror, flush=True)\n"
-        "time.sleep(1000)\n",
+        f"#!/proc/self/exe\n{look}\nimport time\ntime.sleep(1000)\n",
     )
     containers.machine.shell(f"chmod +x {containers.tree}/bin/itself")
     volumes = ["/usr/lib:/usr/lib:ro"]
     containers.converge(command=["/bin/itself"], volumes=volumes)
-    assert eventually(containers.log) == "Read-only file system\n"
-    # The same program, started by hand without protection, shows that the test can fail.
-    unprotected = containers.machine.shell(
-        'python3 -c \'import os\ntry: os.open("/proc/self/exe", os.O_WRONLY)\n'
-        "except OSError as error: print(error.strerror)'"
-    )
-    assert unprotected == "Text file busy\n"
+    assert eventually(containers.log) == "read-only\n"
+    # Started by hand it is not: the test can fail.
+    assert containers.machine.run("/usr/bin/python3", "-c", look) == "writable\n"
 
 
 def test_the_examples_run(machine):

@@ -59,7 +59,7 @@ def make_directories(root: int, path: str, mode: int = 0o755, *, symlinks: bool 
 
 
 def _enter(root: int, walked: str, parent: int, name: str, mode: int, symlinks: bool) -> int:
-    """Opens the directory ``walked``, which is ``name`` in ``parent``, and makes it there if it is missing."""
+    """Opens the directory ``walked``, which is ``name`` in ``parent``, and makes it there if missing."""
     try:
         return open_in_root(root, walked, os.O_PATH | os.O_DIRECTORY, symlinks=symlinks)
     except FileNotFoundError:
