@@ -240,7 +240,9 @@ def _run(*words: str) -> None:
 
 def _systemctl(*words: str) -> str:
     """What systemctl(1) prints. Raises Failure with what it complains of."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
+        ["systemctl", *words], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise Failure(f"'systemctl {' '.join(words)}' failed: {done.stderr.strip() or done.stdout.strip()}.")
     return done.stdout
