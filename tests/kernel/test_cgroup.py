@@ -10,6 +10,7 @@ What needs a controller is shown with hugetlb; limits of memory, CPU and process
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -115,8 +116,8 @@ def _hugetlb():
     cgroup.write(root, "cgroup.subtree_control", "+hugetlb")
     yield
     if not enabled:
-        assert _wait(lambda: not list(root.glob("bare-test-*")))
-        cgroup.write(root, "cgroup.subtree_control", "-hugetlb")
+        with contextlib.suppress(OSError):  # EBUSY: another has come to use it
+            cgroup.write(root, "cgroup.subtree_control", "-hugetlb")
 
 
 def test_made_and_removed(hierarchy):
