@@ -281,7 +281,7 @@ recipe:
     and C(setpriv).
   type: list
   elements: str
-  returned: with O(name), unless absent
+  returned: with O(name), or a O(batch) of one, unless absent
 containers:
   description:
     - What became of each entry of O(batch), by its name.

@@ -64,7 +64,9 @@ def run(entries: Sequence[Entry], *, predict: bool) -> list[Result]:
     runs = [_Run(entry) for entry in entries]
     pending = [each for each in runs if each.needed()]
     if pending and not predict:
-        installation.require()
+        mismatch = installation.mismatch()
+        if mismatch:
+            raise mismatch
         while pending:
             for each, outcome in zip(pending, _launch([each.entry for each in pending])):
                 each.judge(*outcome)

@@ -50,15 +50,15 @@ def files() -> dict[Path, str]:
     return {**texts, Path(LAUNCHER): _PROGRAM}
 
 
-def require() -> None:
-    """Raises Failure unless the launcher is installed in just this version: the bundles are written for
-    it."""
-    if any(file.read_text(path) != text for path, text in files().items()):
-        state = "not of this collection's version" if os.path.exists(LAUNCHER) else "not installed"
-        raise Failure(
-            f"The launcher {LAUNCHER} is {state}; the module bare.containers.launcher, which the role "
-            "bare.containers.host runs, installs it; nothing was changed."
-        )
+def mismatch() -> Failure | None:
+    """Why the installed launcher is not to be used, or None: bundles are for the one of this version."""
+    if all(file.read_text(path) == text for path, text in files().items()):
+        return None
+    state = "not of this collection's version" if os.path.exists(LAUNCHER) else "not installed"
+    return Failure(
+        f"The launcher {LAUNCHER} is {state}; the module bare.containers.launcher, which the role "
+        "bare.containers.host runs, installs it; nothing was changed."
+    )
 
 
 class Installation:

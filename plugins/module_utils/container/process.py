@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -77,9 +78,11 @@ class Processes:
             self.starts[kind] = _Together(f"start ({kind})", _settling(supervisor.start))
             self.stops[kind] = _Together(f"stop ({kind})", supervisor.stop)
         self.resources = [Process(entry, self) for entry in entries]
+        self.launcher: Failure | None = None
 
     def refresh(self) -> None:
-        """Asks the supervisors once for all. Raises Failure."""
+        """Asks once for all what is the same for all. Raises Failure."""
+        self.launcher = installation.mismatch()
         for supervisor in self.supervisors.values():
             supervisor.refresh([resource.name for resource in self.resources])
 
@@ -136,6 +139,7 @@ class Process:
 
     def __init__(self, entry: Entry, batch: Processes) -> None:
         self.name: str = entry["name"]
+        self._pid: int | None = None
         self._entry = entry
         self._batch = batch
         self._directory = host.directory(self.name)
@@ -149,6 +153,7 @@ class Process:
     def read(self) -> State:
         self._kept = self._declaration.read()
         found = running(self.name)
+        self._pid = found[0] if found else None
         active = any(supervisor.active(self.name) for supervisor in self._batch.supervisors.values())
         files = [str(path) for path in self._places() if os.path.lexists(path)]
         if not files and not found and not active:
@@ -180,7 +185,7 @@ class Process:
 
     def _own_cgroup(self) -> Path | None:
         """The cgroup that the launcher made because none was declared."""
-        top = mount.find("cgroup2")
+        top = _cgroup_mount()
         if top is None or host.Declaration(self.name, "cgroup").read() is not None:
             return None
         return Path(f"{top}/bare/{self.name}")
@@ -242,7 +247,7 @@ class Process:
             network=host.Declaration(self.name, "network").read() is not None,
             cgroup=self._cgroup() if _kind(declared) == "direct" else None,
             resolver=_resolver(),
-            capabilities=capability.names(capability.bounding()),
+            capabilities=_capabilities(),
         )
 
     def _layers(self, declared: Entry) -> list[str]:
@@ -265,7 +270,7 @@ class Process:
 
     def _cgroup(self) -> str:
         """The container's cgroup below the cgroup2 mount. Raises Failure."""
-        top = mount.find("cgroup2")
+        top = _cgroup_mount()
         if top is None:
             raise Failure(
                 "This host has no cgroup2 file system mounted; mount one, as in 'mount -t cgroup2 none "
@@ -307,13 +312,8 @@ class Process:
     def _obstacles(self, start: bool) -> list[Step]:
         """What has to be there first and is not: check mode goes on, as it may be an earlier task's to
         make."""
-        obstacles = [self._missing] if self._missing else []
-        if start:
-            try:
-                installation.require()
-            except Failure as failure:
-                obstacles.append(failure)
-        return [Step("process", (), _raiser(failure)) for failure in obstacles]
+        obstacles = [self._missing, self._batch.launcher if start else None]
+        return [Step("process", (), _raiser(obstacle)) for obstacle in obstacles if obstacle]
 
     def _etc_steps(self, actual: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[Step]:
         for name, text in expected.items():
@@ -409,24 +409,24 @@ class Process:
     # What is told.
 
     def facts(self, actual: State) -> Mapping[str, Any]:
-        found = running(self.name)
-        facts: dict[str, Any] = {"state": actual["state"], "pid": found[0] if found else None}
+        facts: dict[str, Any] = {"state": actual["state"], "pid": self._pid}
         if self._entry["state"] == "absent":
             return facts
         declared = self._declared()
         kind = _kind(declared)
-        return {
+        facts = {
             **facts,
             "supervisor": kind,
             "bundle": str(self._directory),
             "unit": host.unit(self.name) if kind == "systemd" else None,
             "log": str(log_path(self.name)) if kind == "direct" else None,
-            "recipe": self._recipe(declared),
         }
+        # A lesson is about one container; of many it would be most of the result.
+        return {**facts, "recipe": self._recipe(declared)} if len(self._batch.resources) == 1 else facts
 
     def _recipe(self, declared: Entry) -> list[str]:
         config = spec.config(declared, self._given(declared))
-        top = mount.find("cgroup2")
+        top = _cgroup_mount()
         declared_path = config["linux"].get("cgroupsPath")
         cgroup = f"{top}{declared_path}" if declared_path else None
         return recipe(str(self._directory), config, cgroup)
@@ -521,6 +521,17 @@ def _paths(before: Any, after: Any, where: str = "") -> Iterator[str]:
         yield where or "all"
 
 
+@functools.cache
+def _capabilities() -> Sequence[str]:
+    return capability.names(capability.bounding())
+
+
+@functools.cache
+def _cgroup_mount() -> str | None:
+    return mount.find("cgroup2")
+
+
+@functools.cache
 def _resolver() -> Mapping[str, Sequence[str]]:
     """The host's resolv.conf(5); where it only names a resolver of the host's own, the one behind that."""
     found: Mapping[str, Sequence[str]] = {}
