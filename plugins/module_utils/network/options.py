@@ -132,10 +132,10 @@ def _published_on(host: str | None, wanted: str) -> str:
 
 def split_published(value: str) -> tuple[str | None, int, int, str]:
     """Host address or None, host port, port inside and protocol of a value in normal form."""
-    match = _PUBLISH.fullmatch(value)
-    assert match is not None, value
-    host = match["host"]
-    return host.strip("[]") if host else None, int(match["port"]), int(match["inside"]), match["protocol"]
+    ports, _slash, protocol = value.partition("/")
+    before, inside = ports.rsplit(":", 1)
+    host, colon, port = before.rpartition(":")
+    return host.strip("[]") if colon else None, int(port), int(inside), protocol
 
 
 def _strings(**options: Any) -> dict[str, Any]:

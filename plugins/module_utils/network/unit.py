@@ -16,7 +16,7 @@ from ..shell import command
 from .script import TextFile, digest
 from .survey import DIRECTORY, Survey
 
-UNIT = "bare-network.service"
+UNIT = host.NETWORK_UNIT
 
 _LINK = host.UNITS / "multi-user.target.wants" / UNIT
 
@@ -46,7 +46,7 @@ class BootUnit:
             return []
         steps = []
         if actual["enabled"] and not expected["enabled"]:
-            steps.append(_switch("disable"))
+            steps.append(_switch("disable", "--now"))
         if expected["unit"] is None and actual["unit"] is not None:
             steps.append(_reloading(self._unit.remove_step("unit")))
         elif actual["unit"] != expected["unit"]:
@@ -79,8 +79,8 @@ def unit_lines(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _switch(verb: str) -> Step:
-    return Step("enabled", (command(["systemctl", verb, UNIT]),), lambda: _systemctl(verb, UNIT))
+def _switch(*verb: str) -> Step:
+    return Step("enabled", (command(["systemctl", *verb, UNIT]),), lambda: _systemctl(*verb, UNIT))
 
 
 def _reloading(step: Step) -> Step:

@@ -66,6 +66,11 @@ def test_what_is_no_name(name):
         host.container_name(name)
 
 
+def test_no_container_has_the_unit_of_the_networks():
+    with pytest.raises(ValueError, match=r"bare-network\.service is the unit"):
+        host.container_name("network")
+
+
 @given(st.text())
 def test_a_name_stays_in_its_folder(text):
     try:

@@ -1,0 +1,81 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.bare.containers.plugins.module_utils import host
+from ansible_collections.bare.containers.plugins.module_utils.network import unit
+from ansible_collections.bare.containers.plugins.module_utils.network.unit import BootUnit, unit_lines
+
+
+@pytest.fixture
+def systemctl(monkeypatch, tmp_path):
+    """Systemd as PID 1, whose units are in a folder of the test; gives what systemctl(1) was called with."""
+    wants = tmp_path / "multi-user.target.wants" / unit.UNIT
+    calls = []
+
+    def call(*arguments: str) -> None:
+        calls.append(" ".join(arguments))
+        if arguments[0] == "enable":
+            wants.parent.mkdir(exist_ok=True)
+            wants.symlink_to(tmp_path / unit.UNIT)
+        elif arguments[0] == "disable":
+            wants.unlink()
+
+    monkeypatch.setattr(host, "UNITS", tmp_path)
+    monkeypatch.setattr(host, "systemd_is_init", lambda: True)
+    monkeypatch.setattr(unit, "_LINK", wants)
+    monkeypatch.setattr(unit, "_systemctl", call)
+    return calls
+
+
+def converge(*names: str) -> bool:
+    resource = BootUnit(SimpleNamespace(declared=dict.fromkeys(names)))
+    actual = resource.read()
+    steps = resource.plan(actual, resource.expect(actual))
+    for step in steps:
+        step.apply()
+    after = resource.read()
+    assert after == resource.expect(actual)
+    assert resource.plan(after, resource.expect(after)) == []
+    return bool(steps)
+
+
+def test_the_unit_is_enabled_with_the_first_and_gone_with_the_last(systemctl, tmp_path):
+    assert converge("web")
+    assert systemctl == ["daemon-reload", "enable bare-network.service"]
+    assert "web/network.sh" in (tmp_path / unit.UNIT).read_text()
+    systemctl.clear()
+    assert converge("db", "web")
+    assert systemctl == ["daemon-reload"]
+    systemctl.clear()
+    assert converge()
+    assert systemctl == ["disable --now bare-network.service", "daemon-reload"]
+    assert not (tmp_path / unit.UNIT).exists()
+    assert not converge()
+
+
+def test_a_unit_changed_or_disabled_by_hand_is_repaired(systemctl, tmp_path):
+    converge("web")
+    with (tmp_path / unit.UNIT).open("a") as file:
+        file.write("# mine\n")
+    assert converge("web")
+    unit._LINK.unlink()
+    systemctl.clear()
+    assert converge("web")
+    assert systemctl == ["enable bare-network.service"]
+
+
+def test_one_that_can_not_be_rebuilt_does_not_stop_the_others():
+    starts = [line for line in unit_lines(["db", "web"]) if line.startswith("ExecStart=")]
+    assert len(starts) == 3
+    assert starts[0] == "ExecStart=/bin/sh /var/lib/bare-containers/network/host.sh"
+    assert all(line.startswith("ExecStart=-/bin/sh ") for line in starts[1:])
+
+
+def test_without_systemd_there_is_no_unit(monkeypatch):
+    monkeypatch.setattr(host, "systemd_is_init", lambda: False)
+    assert not converge("web")
