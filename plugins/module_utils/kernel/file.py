@@ -151,9 +151,13 @@ def lock(path: Path, *, timeout: float) -> Iterator[None]:
     that the path still names the file that was locked.
     """
     deadline = time.monotonic() + timeout
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            # The folder went with another lock.
+            continue
         try:
             _wait_for_flock(descriptor, path, deadline)
             if _names(path, descriptor):
