@@ -22,7 +22,11 @@ def test_a_pid_1_without_a_handler_ignores_term_and_dies_of_kill_with_all_its_pr
     host.check_output(
         f"echo $$ > {bare.cgroup}/cgroup.procs && exec setsid --fork nsenter --target {pid} --all sleep 86403"
     )
-    child = eventually(lambda: host.run("pgrep -f 'sleep 86403'").stdout.split())[0]
+
+    def children():
+        return host.run("pgrep -f 'sleep 86403'").stdout.split()
+
+    child = eventually(children)[0]
     host.check_output("kill -TERM %s", pid)
     # A signal that is ignored leaves no trace: what comes after it on the same path is waited for instead.
     assert bare.output("true") == ""
