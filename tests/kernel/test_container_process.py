@@ -524,6 +524,20 @@ class TestConverging:
             assert not containers.converge(dns=["10.0.0.1"])["changed"], drift
             assert (containers.pid() != pid) is restarts, drift
 
+    def test_whatever_it_writes_to_its_etc_is_replaced(self, containers):
+        containers.converge(dns=["10.0.0.1"])
+        pid = containers.pid()
+        containers.inside(
+            "for file in /etc/hosts /etc/resolv.conf /etc/hostname; do printf '\\377\\0\\n' > $file; done"
+        )
+        assert containers.converge(dns=["10.0.0.1"])["changed"]
+        assert containers.pid() == pid
+        assert containers.inside("cat /etc/resolv.conf") == "nameserver 10.0.0.1\n"
+        assert not containers.converge(dns=["10.0.0.1"])["changed"]
+        containers.inside("printf '\\377' >> /etc/hosts")
+        containers.converge(state="restarted", dns=["10.0.0.1"])
+        assert containers.inside("tail -n 1 /etc/hosts").startswith("127.0.1.1 ")
+
     def test_a_dead_process_is_started(self, containers, eventually):
         containers.converge()
         before = containers.pid()

@@ -4,8 +4,8 @@
 """What the launcher's two verbs share: where things are, how a bundle is read, how a failing step is told.
 
 Runs in the launcher, also between fork and exec inside a container: everything is imported beforehand, and
-nothing but the standard library's C parts and ``os`` is, for speed (``json`` alone would double the time to
-start).
+nothing but the standard library's C parts and ``os`` is, for speed: ``json`` alone would double the time to
+start.
 """
 
 from __future__ import annotations
@@ -123,8 +123,7 @@ class _Decoder:
 
 
 def lock(run: str) -> int:
-    """Holds a container's folder in /run against other starts, until the descriptor and its copies are
-    closed.
+    """Holds a container's folder in /run against other starts, until all copies of the descriptor are closed.
 
     The first process keeps its copy until exec, so whoever gets the lock sees a container that runs or does
     not. Raises OSError.
@@ -136,9 +135,7 @@ def lock(run: str) -> int:
 
 
 def running(run: str) -> tuple[int, int] | None:
-    """PID and start time of the container's first process, or None if it does not run. Raises OSError,
-    ValueError.
-    """
+    """PID and start time of the container's first process, or None. Raises OSError, ValueError."""
     try:
         state = parse_json(read_file(f"{run}/state.json"))
     except FileNotFoundError:
@@ -154,9 +151,7 @@ def read_file(path: str) -> str:
 
 
 def write_file(path: str, text: str, mode: int = 0o600) -> None:
-    """Writes a file of a volatile file system (/run) so that readers see all or nothing of it. Raises
-    OSError.
-    """
+    """Writes a file in /run so that readers see all or nothing of it. Raises OSError."""
     beside = path + ".new"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:

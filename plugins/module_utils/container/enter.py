@@ -1,8 +1,7 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``launch exec``: commands in running containers, with the container's own cgroup, namespaces and
-privileges.
+"""``launch exec``: commands in running containers, with the containers' cgroups, namespaces and privileges.
 
 Each command has an attendant, a child of the launcher that enters the container's namespaces through its
 pidfd and forks the command there (who enters a PID namespace is not in it, only its children are, setns(2)).
@@ -14,6 +13,7 @@ SENTENCE``.
 from __future__ import annotations
 
 import os
+import time
 
 from ..kernel import mount, namespace, process
 from . import bundle, privileges
@@ -27,14 +27,15 @@ _NAMESPACES = ("mnt", "uts", "ipc", "net", "cgroup", "pid")
 _REPORT = 3
 _SENTENCE = 3000
 _KILL = 9
+_KILLS = 500
+_KILL_PAUSE = 0.01
 
 
 def run(descriptor: int) -> int:
-    """Runs in order what the JSON in ``descriptor`` asks for: a list of {name, args, env, user, cwd, timeout,
-    stdio}.
+    """Runs in order what the JSON in ``descriptor`` asks for, and returns 0.
 
-    ``stdio`` are three descriptors of ours; ``user``, ``cwd`` and ``timeout`` (seconds) may be null. Returns
-    0.
+    It is a list of {name, args, env, user, cwd, timeout, stdio}. ``stdio`` are three descriptors of ours;
+    ``user``, ``cwd`` and ``timeout`` (seconds) may be null.
     """
     process.die_with_parent()
     with open(descriptor, encoding="utf-8") as file:
@@ -130,9 +131,7 @@ class _Visit:
 
 
 def _open_cgroup(pid: int) -> int:
-    """The ``cgroup.procs`` of the cgroup that the process is in (cgroups(7), /proc/PID/cgroup). Raises
-    OSError, Refused.
-    """
+    """The ``cgroup.procs`` of the cgroup that the process is in (cgroups(7)). Raises OSError, Refused."""
     top = mount.find("cgroup2")
     for line in bundle.read_file(f"/proc/{pid}/cgroup").splitlines():
         if top is not None and line.startswith("0::"):
@@ -141,12 +140,11 @@ def _open_cgroup(pid: int) -> int:
 
 
 def _kill_tree(child: int, processes: int) -> None:
-    """Kills a command with all its descendants and its whole session, as ``processes``, the host's /proc,
-    shows them.
+    """Kills a command with all its descendants and its whole session; ``processes`` is the host's /proc.
 
-    Again until none is left, as long as some were still being forked. Raises OSError.
+    Again until none is left, as some may just be forked; what the kernel can't end is left. Raises OSError.
     """
-    while True:
+    for _attempt in range(_KILLS):
         family = {child}
         table = _process_table(processes)
         for _generation in table:
@@ -159,6 +157,7 @@ def _kill_tree(child: int, processes: int) -> None:
             os.kill(pid, _KILL)
         if alive <= {child}:
             return
+        time.sleep(_KILL_PAUSE)
 
 
 def _process_table(processes: int) -> list[tuple[int, int, int]]:

@@ -31,9 +31,7 @@ DEVICES = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
-"""Name, major and minor of the character devices every container has (OCI runtime spec, config-linux, default
-devices).
-"""
+"""Name, major and minor of every container's character devices (OCI runtime spec, default devices)."""
 
 DEVICE_LINKS = (
     ("fd", "/proc/self/fd"),
@@ -137,9 +135,7 @@ def _mount(root: int, entry: dict[str, Any]) -> None:
 
 
 def _open_target(root: int, entry: dict[str, Any], is_directory: bool) -> int:
-    """The mount point, made where missing. /proc and /sys have to be ordinary directories, and nothing covers
-    their inside.
-    """
+    """The mount point, made where missing; /proc and /sys are ordinary directories that nothing covers."""
     destination: str = entry["destination"]
     if not is_directory:
         target = _make_file(root, destination)
@@ -161,9 +157,7 @@ def _open_directory(root: int, destination: str, ordinary: bool) -> int:
 
 
 def _make_file(root: int, destination: str) -> int:
-    """Opens a file inside ``root`` (O_PATH), made empty with its parents where missing, also behind dangling
-    links.
-    """
+    """Opens a file inside ``root`` (O_PATH), made empty where missing, also behind dangling links."""
     for _link in range(_LINKS):
         try:
             return path.open_in_root(root, destination, os.O_PATH)
@@ -191,9 +185,7 @@ def _make_devices(root: int) -> None:
 
 
 def _mask(root: int, masked: str, null: int) -> None:
-    """Hides a file behind the null device, a directory behind an empty read-only one; what is not there needs
-    no hiding.
-    """
+    """Hides a file behind the null device, a directory behind an empty read-only one, where there is one."""
     try:
         target = path.open_in_root(root, masked, os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):

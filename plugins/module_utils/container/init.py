@@ -28,9 +28,7 @@ _REPORT = 3
 
 
 class Init:
-    """One container's first process. ``log`` and ``cgroup`` are descriptors, the latter of cgroup.procs, or
-    None.
-    """
+    """One container's first process. ``log`` and ``cgroup`` (its cgroup.procs) are descriptors, or None."""
 
     def __init__(self, root: str, config: dict[str, Any], report: Report) -> None:
         self.log: int | None = None
@@ -56,9 +54,7 @@ class Init:
                 os.close(descriptor)
 
     def run(self, go_ahead: int) -> None:
-        """Becomes the command as soon as ``go_ahead``, a pipe, says so; ends when it says nothing. Never
-        returns.
-        """
+        """Becomes the command when ``go_ahead``, a pipe, says so; ends when it closes. Never returns."""
         try:
             self._report.close_reader()
             self._take_session()
@@ -86,9 +82,7 @@ class Init:
             os.dup2(self.log, 2)
 
     def _join(self) -> None:
-        """Enters cgroup and namespaces. All that is written to /proc is written here, while it is the host's
-        own.
-        """
+        """Enters cgroup and namespaces; what is written to /proc is, while that is the host's own."""
         report = self._report
         if "oomScoreAdj" in self._process:
             report.step = "oom_score_adj"

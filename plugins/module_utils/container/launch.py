@@ -1,8 +1,7 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The launcher: ``launch start NAME…`` makes running containers of bundles, ``launch exec`` runs commands in
-them.
+"""The launcher: ``launch start NAME...`` makes containers of bundles, ``launch exec`` runs commands in them.
 
 A container is started by one fork. The child, from then on PID 1 of a new PID namespace, joins its cgroup,
 makes or joins the other namespaces, builds its root, pivots into it, and waits; when the parent has recorded
@@ -36,16 +35,14 @@ _BARRIER_SECONDS = 30
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status: 0, or FAILED when something could not be done; what, is told on standard
-    error.
-    """
+    """Returns the exit status: 0, or FAILED when something could not be done, which standard error says."""
     protect_interpreter()
     process.forbid_tracing()
     if arguments[:1] == ["start"] and len(arguments) > 1:
         return start(arguments[1:])
     if arguments[:1] == ["exec"] and len(arguments) == 2:
         return enter.run(int(arguments[1]))
-    print("usage: launch start NAME… | launch exec DESCRIPTOR", file=sys.stderr)
+    sys.stderr.write("usage: launch start NAME... | launch exec DESCRIPTOR\n")
     return FAILED
 
 
@@ -80,7 +77,7 @@ def start(names: list[str]) -> int:
         failure = container.finish()
         if failure:
             status = FAILED
-            print(f"{container.name}: {failure}.", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{container.name}: {failure}.\n")
         if notify_socket is not None:
             message = f"STATUS={failure}." if failure else f"MAINPID={container.pid}\nREADY=1"
             _notify(notify_socket, message)
@@ -144,12 +141,14 @@ class _Start:
         """Gives hosts(5) the container's name with the addresses that it has now, below what is declared."""
         addresses = ["127.0.1.1"]
         if bundle.joins_network(config):
-            declared = bundle.parse_json(bundle.read_file(f"{self._bundle}/network.json"))["address"]
-            addresses = [address.partition("/")[0] for address in declared] or addresses
-        hosts = bundle.read_file(f"{self._bundle}/etc/hosts").partition(bundle.OWN_NAME)[0]
+            network = bundle.parse_json(bundle.read_file(f"{self._bundle}/network.json"))
+            addresses = [address.partition("/")[0] for address in network["address"]] or addresses
         own = "".join(f"{address} {config['hostname']}\n" for address in addresses)
-        with open(f"{self._bundle}/etc/hosts", "w", encoding="utf-8") as file:
-            file.write(hosts + bundle.OWN_NAME + own)
+        with open(f"{self._bundle}/etc/hosts", "r+", encoding="utf-8", errors="surrogateescape") as file:
+            declared = file.read().partition(bundle.OWN_NAME)[0]
+            file.seek(0)
+            file.write(declared + bundle.OWN_NAME + own)
+            file.truncate()
 
     def _open_cgroup(self, declared: str) -> int:
         top = mount.find("cgroup2")
@@ -204,9 +203,7 @@ def _open_log(name: str) -> int:
 
 
 def _notify(address: str, message: str) -> None:
-    """Sends ``message`` to systemd and waits until it was read: we may be gone then (sd_notify(3),
-    BARRIER=1).
-    """
+    """Sends ``message`` to systemd and waits until it was read, which we may be gone after (sd_notify(3))."""
     channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     channel.connect("\0" + address[1:] if address.startswith("@") else address)
     channel.send(message.encode())

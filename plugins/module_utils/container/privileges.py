@@ -36,8 +36,7 @@ class Account:
 
 
 def find_account(root: int, declared: str) -> Account:
-    """The account of ``USER[:GROUP]``, each a number or a name in the container's own /etc/passwd and
-    /etc/group.
+    """The account of ``USER[:GROUP]``, each a number or a name in the container's own passwd(5) and group(5).
 
     A number is an id, whatever is called by that name there. Without a group it is the user's own, 0 for a
     uid without an entry, and the groups the user is a member of are its supplementary ones. ``root`` is the
@@ -154,9 +153,7 @@ def become(account: Account, declared: dict[str, Any], report: Report) -> None:
 
 
 def for_account(declared: dict[str, Any], account: Account) -> dict[str, Any]:
-    """``declared`` as it is for another user in the same container: only root has capabilities without
-    asking.
-    """
+    """``declared`` for another user in the same container, who unlike root has no capabilities."""
     sets = declared["capabilities"]
     if account.uid == 0 or declared["user"]["uid"] != 0:
         return declared

@@ -5,25 +5,23 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
-import time
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import host
 from ..converge import Failure, Needs, State, Step
-from ..kernel import capability, file, mount, namespace, process
+from ..kernel import file, namespace
 from ..shell import command, write_file
-from . import bundle, installation, spec
+from . import bundle, installation, spec, surroundings
 from .options import OPTIONS
 from .recipe import recipe
 from .supervisor import (
     Direct,
-    Failures,
     Stop,
     Supervisor,
     Systemd,
@@ -33,15 +31,14 @@ from .supervisor import (
     unit_text,
     wants_path,
 )
+from .together import Together, settling
 
 Entry = Mapping[str, Any]
 
 ABSENT: State = {"state": "absent"}
 
-_SETTLE_SECONDS = 0.1
 _RELOAD = "systemctl daemon-reload"
 _OVERLAY = ("rootfs", "upper", "work")
-_RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 
 
 def check(entries: Sequence[Entry]) -> None:
@@ -75,8 +72,8 @@ class Processes:
             self.supervisors["systemd"] = Systemd()
         self.starts, self.stops = {}, {}
         for kind, supervisor in self.supervisors.items():
-            self.starts[kind] = _Together(f"start ({kind})", _settling(supervisor.start))
-            self.stops[kind] = _Together(f"stop ({kind})", supervisor.stop)
+            self.starts[kind] = Together(f"start ({kind})", settling(supervisor.start))
+            self.stops[kind] = Together(f"stop ({kind})", supervisor.stop)
         self.resources = [Process(entry, self) for entry in entries]
         self.launcher: Failure | None = None
 
@@ -85,53 +82,6 @@ class Processes:
         self.launcher = installation.mismatch()
         for supervisor in self.supervisors.values():
             supervisor.refresh([resource.name for resource in self.resources])
-
-
-def _settling(start: Callable[[Sequence[str]], Failures]) -> Callable[[Sequence[str]], Failures]:
-    """``start``, and a moment for a command to end in that does so at once, on a mistake in its arguments."""
-
-    def act(names: Sequence[str]) -> Failures:
-        failures = start(names)
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        for found in map(running, names):
-            pidfd = process.open_process(*found) if found else None
-            if pidfd is not None:
-                process.wait_for_end(pidfd, deadline - time.monotonic())
-                os.close(pidfd)
-        return failures
-
-    return act
-
-
-class _Together:
-    """One act for all the containers that have come to it: each joins, one acts, each hears what became of
-    it."""
-
-    def __init__(self, name: str, act: Callable[[list[Any]], Failures]) -> None:
-        self._name = name
-        self._act = act
-        self._joined: list[Any] = []
-        self._failures: dict[str, str] = {}
-
-    def steps(
-        self, name: str, item: Any, commands: tuple[str, ...], then: Callable[[], None]
-    ) -> tuple[Step, ...]:
-        """The steps of one container; ``then`` is what is still to be seen when its part has succeeded."""
-
-        def confirm() -> None:
-            if name in self._failures:
-                raise Failure(self._failures.pop(name))
-            then()
-
-        return (
-            Step("process", (), lambda: self._joined.append(item), Needs.RESTART),
-            Step("process", (), self._run, Needs.RESTART, shared=self._name),
-            Step("process", commands, confirm, Needs.RESTART),
-        )
-
-    def _run(self) -> None:
-        joined, self._joined = self._joined, []
-        self._failures.update(self._act(joined))
 
 
 class Process:
@@ -179,21 +129,16 @@ class Process:
         for name in ("config.json", "etc", *_OVERLAY):
             yield self._directory / name
         yield from (unit_path(self.name), wants_path(self.name), log_path(self.name), host.RUN / self.name)
-        cgroup = self._own_cgroup()
+        cgroup = surroundings.own_cgroup(self.name)
         if cgroup is not None:
             yield cgroup
 
-    def _own_cgroup(self) -> Path | None:
-        """The cgroup that the launcher made because none was declared."""
-        top = _cgroup_mount()
-        if top is None or host.Declaration(self.name, "cgroup").read() is not None:
-            return None
-        return Path(f"{top}/bare/{self.name}")
-
     def _read_etc(self, name: str) -> tuple[str | None, str]:
         """A file of the container's own /etc as declared, and what the launcher has added to it."""
-        text = file.read_text(self._directory / "etc" / name)
-        if text is None:
+        try:
+            # The container may have written anything to it.
+            text = (self._directory / "etc" / name).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
             return None, ""
         declared, mark, own = text.partition(bundle.OWN_NAME)
         return declared, mark + own
@@ -214,7 +159,8 @@ class Process:
         if self._entry["state"] == "absent":
             return ABSENT
         declared = self._declared()
-        given = self._given(declared)
+        given = surroundings.read(declared, _kind(declared))
+        self._missing = surroundings.missing(declared)
         started = declared["state"] == "started"
         expected = {
             "state": declared["state"],
@@ -240,45 +186,6 @@ class Process:
                 raise Failure("command: it is missing, a process takes one; nothing was changed.")
             entry = {**self._kept, "name": self.name}
         return {**entry, "state": "started" if state == "restarted" else state}
-
-    def _given(self, declared: Entry) -> spec.Host:
-        return spec.Host(
-            layers=self._layers(declared),
-            network=host.Declaration(self.name, "network").read() is not None,
-            cgroup=self._cgroup() if _kind(declared) == "direct" else None,
-            resolver=_resolver(),
-            capabilities=_capabilities(),
-        )
-
-    def _layers(self, declared: Entry) -> list[str]:
-        """The root file system's directories; where there is none yet, check mode still tells all the
-        rest."""
-        if "rootfs" in declared:
-            layers = [declared["rootfs"]]
-        else:
-            layers = list((host.Declaration(self.name, "rootfs").read() or {}).get("layers", []))
-        self._missing = None
-        if not layers:
-            self._missing = Failure(
-                f"rootfs: {self.name} has no root file system; rootfs_fetch gives it one, or rootfs names a "
-                "directory; nothing was changed."
-            )
-        for layer in layers:
-            if not os.path.isdir(layer):
-                self._missing = Failure(f"rootfs: {layer!r} is not a directory; nothing was changed.")
-        return layers
-
-    def _cgroup(self) -> str:
-        """The container's cgroup below the cgroup2 mount. Raises Failure."""
-        top = _cgroup_mount()
-        if top is None:
-            raise Failure(
-                "This host has no cgroup2 file system mounted; mount one, as in 'mount -t cgroup2 none "
-                "/sys/fs/cgroup'; nothing was changed."
-            )
-        declared = host.Declaration(self.name, "cgroup").read() or {}
-        path = str(declared.get("path", ""))
-        return path[len(top) :] if path.startswith(f"{top}/") else f"/bare/{self.name}"
 
     # From the one to the other.
 
@@ -401,7 +308,7 @@ class Process:
         for path in (self._directory / "config.json", log_path(self.name)):
             if str(path) in actual["files"]:
                 steps.append(_file_step("files", path, None))
-        cgroup = self._own_cgroup()
+        cgroup = surroundings.own_cgroup(self.name)
         if cgroup is not None and str(cgroup) in actual["files"]:
             steps.append(Step("cgroup", (command(["rmdir", cgroup]),), _bound(_remove_cgroup, cgroup)))
         return [*steps, self._declaration.remove_step()]
@@ -425,8 +332,8 @@ class Process:
         return {**facts, "recipe": self._recipe(declared)} if len(self._batch.resources) == 1 else facts
 
     def _recipe(self, declared: Entry) -> list[str]:
-        config = spec.config(declared, self._given(declared))
-        top = _cgroup_mount()
+        config = spec.config(declared, surroundings.read(declared, _kind(declared)))
+        top = surroundings.cgroup_mount()
         declared_path = config["linux"].get("cgroupsPath")
         cgroup = f"{top}{declared_path}" if declared_path else None
         return recipe(str(self._directory), config, cgroup)
@@ -488,8 +395,6 @@ def _link(target: Path, link: Path) -> None:
 
 
 def _reload() -> None:
-    import subprocess
-
     done = subprocess.run(["systemctl", "daemon-reload"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failure(f"systemctl daemon-reload: {done.stderr.strip()}")
@@ -519,24 +424,3 @@ def _paths(before: Any, after: Any, where: str = "") -> Iterator[str]:
             yield from _paths(before.get(key), after.get(key), f"{where}.{key}" if where else str(key))
     elif before != after:
         yield where or "all"
-
-
-@functools.cache
-def _capabilities() -> Sequence[str]:
-    return capability.names(capability.bounding())
-
-
-@functools.cache
-def _cgroup_mount() -> str | None:
-    return mount.find("cgroup2")
-
-
-@functools.cache
-def _resolver() -> Mapping[str, Sequence[str]]:
-    """The host's resolv.conf(5); where it only names a resolver of the host's own, the one behind that."""
-    found: Mapping[str, Sequence[str]] = {}
-    for path in _RESOLVERS:
-        found = spec.read_resolver(file.read_text(Path(path)) or "")
-        if any(not spec.is_loopback(address) for address in found.get("nameserver", ())):
-            break
-    return found

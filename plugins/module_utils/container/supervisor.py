@@ -8,6 +8,7 @@ Both act for many containers at a time, with one program.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import subprocess
@@ -217,12 +218,34 @@ def log_path(name: str) -> Path:
 
 
 def running(name: str) -> tuple[int, int] | None:
-    """PID and start time of the container's first process, or None. Raises OSError, Failure."""
+    """PID and start time of the container's first process, or None; one being started is waited for.
+
+    Raises OSError, Failure.
+    """
     try:
+        descriptor = os.open(host.RUN / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        _wait_for_launcher(descriptor, name)
         return bundle.running(str(host.RUN / name))
     except (KeyError, TypeError, ValueError):
         path = host.RUN / name / "state.json"
         raise Failure(f"{path} is damaged; remove it once the container is stopped.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for_launcher(descriptor: int, name: str) -> None:
+    """The launcher and the process it starts hold the folder until exec, or their end (bundle.lock())."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Failure(f"{name} is still being started after {_START_SECONDS} seconds.") from None
+            time.sleep(0.01)
 
 
 _SIGKILL = 9

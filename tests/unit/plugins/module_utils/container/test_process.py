@@ -14,6 +14,8 @@ from ansible_collections.bare.containers.plugins.module_utils.container import (
     installation,
     process,
     supervisor,
+    surroundings,
+    together,
 )
 from ansible_collections.bare.containers.plugins.module_utils.container.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure, Needs, converge
@@ -71,9 +73,9 @@ def watched(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "directory", lambda name: tmp_path / "state/containers" / name)
     monkeypatch.setattr(bundle, "LOGS", str(tmp_path / "log"))
     monkeypatch.setattr(installation, "mismatch", lambda: None)
-    monkeypatch.setattr(process, "_cgroup_mount", lambda: str(tmp_path / "cgroup"))
-    monkeypatch.setattr(process, "_resolver", lambda: {"nameserver": ["10.0.0.1"]})
-    monkeypatch.setattr(process, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(surroundings, "cgroup_mount", lambda: str(tmp_path / "cgroup"))
+    monkeypatch.setattr(surroundings, "_resolver", lambda: {"nameserver": ["10.0.0.1"]})
+    monkeypatch.setattr(together, "_SETTLE_SECONDS", 0.0)
     (tmp_path / "tree").mkdir()
     remembered = Remembered(tmp_path / "run")
     monkeypatch.setattr(process, "Direct", lambda: remembered)
