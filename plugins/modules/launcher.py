@@ -14,7 +14,7 @@ description:
     container of a bundle, and leaves.
   - It is part of this collection. M(bare.containers.container_process) and M(bare.containers.nsenter_exec) use only the one of their
     own version.
-  - A host has one launcher, so O(name) and O(batch) have no place here.
+  - A host has one launcher for all its containers.
 author: ["bare.containers contributors (@bare-containers)"]
 options:
   state:

@@ -183,12 +183,22 @@ def test_one_that_systemd_runs_but_has_no_state_is_started_again(host, converge)
     assert host.shell(f"test -e /proc/{pid} || echo gone") == "gone\n"
 
 
+COUNTING = """
+test ! -e /usr/bin/systemctl.real
+mkdir -p /run/counting
+cp /usr/bin/systemctl /usr/bin/systemctl.real
+cat > /run/counting/systemctl <<'END'
+#!/bin/sh
+echo "$@" >> /run/counting/log
+exec /usr/bin/systemctl.real "$@"
+END
+chmod +x /run/counting/systemctl
+mount --bind /run/counting/systemctl /usr/bin/systemctl
+"""
+
+
 def test_a_batch_is_one_start_one_stop_and_one_question(host):
-    host.shell(
-        'mkdir -p /run/counting; printf \'#!/bin/sh\\necho "$@" >> /run/counting/log\\nexec /usr/bin/systemctl.real "$@"\\n\''
-        " > /run/counting/systemctl; chmod +x /run/counting/systemctl; cp /usr/bin/systemctl /usr/bin/systemctl.real;"
-        " mount --bind /run/counting/systemctl /usr/bin/systemctl"
-    )
+    host.shell(COUNTING)
     batch = [{**declared(), "name": f"{NAME}-{number}"} for number in range(5)]
     gone = [{"name": entry["name"], "state": "absent"} for entry in batch]
     try:
