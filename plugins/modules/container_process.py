@@ -296,13 +296,8 @@ from ..module_utils.module import run_module
 
 
 def main() -> None:
-    processes: list[Processes] = []
-
-    def build(entries):
-        processes.append(Processes(entries))
-        return processes[0].resources
-
-    run_module(OPTIONS, build, validate=check, refresh=lambda: processes[0].refresh())
+    processes = Processes()
+    run_module(OPTIONS, processes.build, validate=check, refresh=processes.refresh)
 
 
 if __name__ == "__main__":

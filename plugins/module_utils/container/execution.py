@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -178,14 +177,8 @@ def _launch(entries: Sequence[Entry]) -> Iterator[tuple[str, bytes, bytes]]:
         ]
         requests = [_request(entry, stdio) for entry, stdio in zip(entries, files)]
         descriptor = _memory_file(opened, json.dumps(requests))
-        done = subprocess.run(
-            [installation.LAUNCHER, "exec", str(descriptor)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            pass_fds=[descriptor, *(each for stdio in files for each in stdio)],
-            check=False,
-        )
+        inherited = [descriptor, *(each for stdio in files for each in stdio)]
+        done = installation.run_launcher("exec", str(descriptor), inherited=inherited)
         verdicts = dict(line.split(" ", 1) for line in done.stdout.splitlines())
         lost = f"failed The launcher ended with status {done.returncode}: {' '.join(done.stderr.split())}"
         for number, (__, stdout, stderr) in enumerate(files):

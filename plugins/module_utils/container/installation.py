@@ -9,7 +9,8 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,6 +59,18 @@ def mismatch() -> Failure | None:
     return Failure(
         f"The launcher {LAUNCHER} is {state}; the module bare.containers.launcher, which the role "
         "bare.containers.host runs, installs it; nothing was changed."
+    )
+
+
+def run_launcher(*arguments: str, inherited: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs the launcher to its end, with the descriptors ``inherited`` beside pipes for its output."""
+    return subprocess.run(  # pylint: disable=ansible-bad-function
+        [LAUNCHER, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        pass_fds=inherited,
+        check=False,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,13 @@ from . import bundle, installation, spec, surroundings
 from .options import OPTIONS
 from .recipe import recipe
 from .supervisor import (
+    RELOAD,
     Direct,
     Stop,
     Supervisor,
     Systemd,
     log_path,
+    reload_units,
     running,
     unit_path,
     unit_text,
@@ -37,7 +38,6 @@ Entry = Mapping[str, Any]
 
 ABSENT: State = {"state": "absent"}
 
-_RELOAD = "systemctl daemon-reload"
 _OVERLAY = ("rootfs", "upper", "work")
 
 
@@ -66,7 +66,7 @@ def _kind(entry: Entry) -> str:
 class Processes:
     """The processes of a batch, and what is done for several of them at a time."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self) -> None:
         self.supervisors: dict[str, Supervisor] = {"direct": Direct()}
         if host.systemd_is_init():
             self.supervisors["systemd"] = Systemd()
@@ -74,8 +74,13 @@ class Processes:
         for kind, supervisor in self.supervisors.items():
             self.starts[kind] = Together(f"start ({kind})", settling(supervisor.start))
             self.stops[kind] = Together(f"stop ({kind})", supervisor.stop)
-        self.resources = [Process(entry, self) for entry in entries]
+        self.resources: list[Process] = []
         self.launcher: Failure | None = None
+
+    def build(self, entries: Sequence[Entry]) -> Sequence[Process]:
+        """The resources of a batch."""
+        self.resources = [Process(entry, self) for entry in entries]
+        return self.resources
 
     def refresh(self) -> None:
         """Asks once for all what is the same for all. Raises Failure."""
@@ -238,7 +243,7 @@ class Process:
         elif "enabled" in differs:
             yield _file_step("enabled", link, None)
         if differs & {"unit", "unit_loaded", "enabled"}:
-            yield Step("unit", (_RELOAD,), _reload, shared=_RELOAD)
+            yield Step("unit", (RELOAD,), reload_units, shared=RELOAD)
 
     def _directories_step(self, expected: Sequence[str], fresh: bool) -> Step:
         """Makes the overlay's directories; a ``fresh`` one starts without what was written above another
@@ -298,7 +303,7 @@ class Process:
             if str(path) in actual["files"]:
                 steps.append(_file_step(what, path, None))
         if any(step.changes in ("unit", "enabled") for step in steps):
-            steps.append(Step("unit", (_RELOAD,), _reload, shared=_RELOAD))
+            steps.append(Step("unit", (RELOAD,), reload_units, shared=RELOAD))
         trees = [self._directory / name for name in ("etc", *_OVERLAY)] + [host.RUN / self.name]
         steps += [
             Step("files", (command(["rm", "-rf", path]),), _bound(_remove_tree, path))
@@ -392,12 +397,6 @@ def _link(target: Path, link: Path) -> None:
     file.remove(beside)
     beside.symlink_to(target)
     beside.rename(link)
-
-
-def _reload() -> None:
-    done = subprocess.run(["systemctl", "daemon-reload"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Failure(f"systemctl daemon-reload: {done.stderr.strip()}")
 
 
 def _read_config(path: Path) -> spec.Config | None:

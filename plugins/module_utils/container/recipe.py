@@ -140,8 +140,7 @@ def _become_command(config: Config) -> Iterator[str]:
     """All that is left of the old root goes, and the shell becomes the command."""
     process = config["process"]
     environment = list(process["env"])
-    path = next(entry for entry in environment if entry.startswith("PATH="))
-    yield f"export {shlex.quote(path)}"
+    yield from (f"export {shlex.quote(entry)}" for entry in environment if entry.startswith("PATH="))
     yield f"umount -l /{_OLD_ROOT}"
     yield f"rmdir /{_OLD_ROOT}"
     if config["root"]["readonly"]:

@@ -22,11 +22,12 @@ from .. import host
 from ..converge import Failure
 from ..kernel import file, process
 from . import bundle
-from .installation import LAUNCHER
+from .installation import LAUNCHER, run_launcher
 
 Failures = Mapping[str, str]
 """One sentence for each container that something did not succeed for."""
 
+RELOAD = "systemctl daemon-reload"
 WANTS = host.UNITS / "multi-user.target.wants"
 
 _START_SECONDS = 60
@@ -84,9 +85,7 @@ class Direct:
         return running(name) is not None
 
     def start(self, names: Sequence[str]) -> Failures:
-        done = subprocess.run(
-            [LAUNCHER, "start", *names], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        done = run_launcher("start", *names)
         told = dict(line.split(": ", 1) for line in done.stderr.splitlines() if ": " in line)
         return {name: told[name] for name in names if name in told} or _crash(done, names)
 
@@ -203,6 +202,13 @@ WantedBy=multi-user.target
 """
 
 
+def reload_units() -> None:
+    """Has systemd read the units again. Raises Failure."""
+    done = _systemctl("daemon-reload")
+    if done.returncode:
+        raise Failure(f"{RELOAD}: {done.stderr.strip()}")
+
+
 def unit_path(name: str) -> Path:
     return host.UNITS / host.unit(name)
 
@@ -273,7 +279,9 @@ def _show(units: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(  # pylint: disable=ansible-bad-function
+        ["systemctl", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def _reason(name: str, shown: Mapping[str, str]) -> str:

@@ -93,8 +93,8 @@ def declare(tmp_path):
 
 
 def run(*entries, check=False):
-    processes = process.Processes(entries)
-    return converge(processes.resources, check=check, refresh=processes.refresh)
+    processes = process.Processes()
+    return converge(processes.build(entries), check=check, refresh=processes.refresh)
 
 
 def changes(outcome):
