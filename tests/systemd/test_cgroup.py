@@ -154,7 +154,7 @@ def test_systemd(host):
     assert main_pids(host) == pids
 
     # Taken out of the declaration, a limit goes; the process stays.
-    converge(host, {"batch": [{"name": "web"}, {"name": "later"}, {"name": "hog"}]})
+    host.module("cgroup_v2", {"batch": [{"name": "web"}, {"name": "later"}, {"name": "hog"}]})
     assert read(host, f"{SLICE}/bare-web.service") == DEFAULTS
     assert main_pids(host) == pids
 
@@ -188,7 +188,7 @@ def test_systemd_absent(host):
     assert "(sleep); end them, or set force to have them killed; nothing was changed." in done["msg"]
     assert host.shell("systemctl is-active bare-later") == "active\n"
     batch = [{"name": name, "state": "absent", "force": name == "later"} for name in ("later", "unknown")]
-    done = converge(host, {"batch": batch})
+    done = host.module("cgroup_v2", {"batch": batch})
     assert {name: entry["changed"] for name, entry in done["containers"].items()} == {
         "later": True,
         "unknown": False,
@@ -215,7 +215,7 @@ def test_cgroupfs(host):
         f"( echo $BASHPID > {path}/cgroup.procs; "
         f"exec {HOG} ) > /dev/null 2>&1 &\n{_until_in_use(path)}\necho max > {path}/memory.max"
     )
-    done = converge(host, {"batch": batch})
+    done = host.module("cgroup_v2", {"batch": batch})
     assert done["commands"] == [f"echo 268435456 > {path}/memory.max"]
     done = host.module("cgroup_v2", {**batch[0], "memory_max": "50M"})
     assert done["msg"].startswith(f"mine: memory_max: {50 * MIB} is below the ")
@@ -223,7 +223,7 @@ def test_cgroupfs(host):
     done = host.module("cgroup_v2", {"name": "mine", "manager": "cgroupfs"})
     assert done["changed"]
     assert read(host, path) == DEFAULTS
-    done = converge(host, {"name": "mine", "state": "absent", "force": True})
+    done = host.module("cgroup_v2", {"name": "mine", "state": "absent", "force": True})
     assert done["commands"][0] == f"echo 1 > {path}/cgroup.kill"
     host.shell("test ! -e /sys/fs/cgroup/bare")
 
