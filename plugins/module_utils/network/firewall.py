@@ -303,7 +303,7 @@ def _nft(*arguments: str) -> str:
     """What nft(8) prints. Raises Failure with what it says."""
     if shutil.which("nft") is None:
         raise Failure("nft is missing: install the package nftables; nothing was changed.")
-    done = subprocess.run(
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
         ["nft", *arguments], capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
     )
     if done.returncode == 0:

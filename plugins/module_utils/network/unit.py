@@ -94,6 +94,8 @@ def _reloading(step: Step) -> Step:
 
 
 def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
+        ["systemctl", *arguments], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise Failure(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")

@@ -80,7 +80,9 @@ def _zstd(descriptor: int) -> Iterator[Stream]:
         )
     reader, writer = os.pipe()
     words = [program, "--decompress", "--stdout", "--quiet"]
-    process = subprocess.Popen(words, stdin=descriptor, stdout=writer, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+        words, stdin=descriptor, stdout=writer, stderr=subprocess.DEVNULL
+    )
     os.close(writer)
     try:
         with os.fdopen(reader, "rb") as stream:
