@@ -32,6 +32,7 @@ _TOGETHER = 8
 """How many containers are being started at a time: while one builds its root the next is forked."""
 
 _BARRIER_SECONDS = 30
+_MESSAGE_SIZE = 8192
 
 
 def main(arguments: list[str]) -> int:
@@ -39,7 +40,8 @@ def main(arguments: list[str]) -> int:
     protect_interpreter()
     process.forbid_tracing()
     if arguments[:1] == ["start"] and len(arguments) > 1:
-        return start(arguments[1:])
+        notify_socket = os.environ.get("NOTIFY_SOCKET")
+        return start_service(arguments[1], notify_socket) if notify_socket else start(arguments[1:])
     if arguments[:1] == ["exec"] and len(arguments) == 2:
         return enter.run(int(arguments[1]))
     sys.stderr.write("usage: launch start NAME... | launch exec DESCRIPTOR\n")
@@ -61,16 +63,14 @@ def protect_interpreter() -> None:
 
 def start(names: list[str]) -> int:
     """Starts the containers, a few at a time, in the order given; one that fails does not stop the others."""
-    notify_socket = os.environ.get("NOTIFY_SOCKET")
-    if notify_socket is None:
-        # When the one who asked is gone, so is the wish: it may have been replaced by another by now.
-        process.die_with_parent()
+    # When the one who asked is gone, so is the wish: it may have been replaced by another by now.
+    process.die_with_parent()
     waiting, status = list(names), 0
     underway: list[_Start] = []
     while waiting or underway:
         if waiting and len(underway) < _TOGETHER:
             container = _Start(waiting.pop(0))
-            container.begin(log=notify_socket is None)
+            container.begin(log=True)
             underway.append(container)
             continue
         container = underway.pop(0)
@@ -78,10 +78,35 @@ def start(names: list[str]) -> int:
         if failure:
             status = FAILED
             sys.stderr.write(f"{container.name}: {failure}.\n")
-        if notify_socket is not None:
-            message = f"STATUS={failure}." if failure else f"MAINPID={container.pid}\nREADY=1"
-            _notify(notify_socket, message)
     return status
+
+
+def start_service(name: str, notify_socket: str) -> int:
+    """Starts the container as the main process of the systemd service that we are run by.
+
+    A child of ours does it and ends, so that the container's process is systemd's child before it is told of
+    it: one that is not when MAINPID= arrives is not waited for when the service is stopped, but killed at
+    once.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            container = _Start(name)
+            container.begin(log=False)
+            failure = container.finish()
+            outcome = f"STATUS={failure}." if failure else f"MAINPID={container.pid}\nREADY=1"
+            os.write(writer, outcome.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    message = os.read(reader, _MESSAGE_SIZE).decode() or "STATUS=The launcher was killed."
+    os.waitpid(child, 0)
+    _notify(notify_socket, message)
+    if message.startswith("MAINPID="):
+        return 0
+    sys.stderr.write(f"{name}: {message.partition('=')[2]}\n")
+    return FAILED
 
 
 class _Start:
