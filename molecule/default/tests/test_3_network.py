@@ -52,7 +52,9 @@ def test_the_gateway_answers(host, container, name, gateway):
 def test_the_world_is_reached_through_translation(host, container, internet, eventually):
     internet("web-of-internet", "python3", "-m", "http.server", "--bind", INTERNET, "80")
     web = container("web")
-    assert "Directory listing" in eventually(lambda: web.run(f"timeout 10 wget -qO- http://{INTERNET}/").stdout)
+    assert "Directory listing" in eventually(
+        lambda: web.run(f"timeout 10 wget -qO- http://{INTERNET}/").stdout
+    )
     log = host.check_output("journalctl --unit=web-of-internet.service --output=cat --no-pager")
     assert "203.0.113.1 - - " in log
     assert "10.200.0.2" not in log
