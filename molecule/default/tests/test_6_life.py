@@ -20,7 +20,8 @@ def test_a_pid_1_without_a_handler_ignores_term_and_dies_of_kill_with_all_its_pr
     bare = container("bare")
     pid = bare.pid
     host.check_output(
-        f"echo $$ > {bare.cgroup}/cgroup.procs && exec setsid --fork nsenter --target {pid} --all sleep 86403"
+        f"echo $$ > {bare.cgroup}/cgroup.procs &&"
+        f" exec setsid --fork nsenter --target {pid} --all sleep 86403 >/dev/null 2>&1"
     )
 
     def children():
