@@ -94,6 +94,8 @@ def test_check_mode_tells_exactly_what_the_run_then_changes(host, play, pids, de
     play("containers.yml")
 
 
+WEB = "/etc/systemd/system/bare-web.service"
+
 DRIFT = {
     "limits, links and processes": {
         "ip -n stubborn link delete eth0": ("netns_veth", "stubborn"),
@@ -105,7 +107,7 @@ DRIFT = {
     "rules, addresses and units": {
         "nft flush ruleset": ("netns_veth", "_firewall"),
         "ip -n stubborn address flush dev eth0": ("netns_veth", "stubborn"),
-        "sed -i s/^Restart=.*/Restart=no/ /etc/systemd/system/bare-web.service": ("container_process", "web"),
+        f"sed -i s/^Restart=.*/Restart=no/ {WEB}; systemctl daemon-reload": ("container_process", "web"),
     },
 }
 
