@@ -188,7 +188,7 @@ class TestPrivileges:
         assert status["NoNewPrivs"] == "1"
         assert status["Groups"].split() in ([], ["0"])
         assert int(status["SigBlk"], 16) == 0
-        # 32 and 33 are the C library's own: nobody else may change them, and it sets them before it uses them.
+        # 32 and 33 are the C library's own: nobody else may change them; it sets them before it uses them.
         assert int(status["SigIgn"], 16) & ~(0b11 << 31) == 0
 
     def test_added_and_dropped(self, containers):
