@@ -57,7 +57,8 @@ def test_with_a_restart_policy_it_comes_back_by_itself(host, play, container, ev
     assert container("web").output("hostname") == "web.example"
     eventually(
         lambda: (
-            host.run("curl --silent --max-time 5 http://203.0.113.1:8080/").stdout == "hello from web.example"
+            host.run("curl --silent --max-time 5 http://203.0.113.1:8080/").stdout.strip()
+            == "hello from web.example"
         )
     )
 
@@ -87,7 +88,8 @@ def test_after_a_reboot_everything_runs_again(host, container, eventually, play)
     assert web.control("pids.max") == "128"
     eventually(
         lambda: (
-            host.run("curl --silent --max-time 5 http://203.0.113.1:8080/").stdout == "hello from web.example"
+            host.run("curl --silent --max-time 5 http://203.0.113.1:8080/").stdout.strip()
+            == "hello from web.example"
         )
     )
     assert host.run("nsenter --target %s --net ping -c 1 -W 10 10.201.0.1", container("stubborn").pid).rc == 0

@@ -105,7 +105,7 @@ def test_the_commands_replayed_make_the_same_host(host, ssh, play, container, to
     ssh("cat > /root/replay.sh", "\n".join(converged.commands) + "\n")
     replayed = host.run("env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh -e /root/replay.sh")
     assert replayed.rc == 0, replayed.stderr
-    eventually(lambda: host.run(served).stdout == "hello from web.example")
+    eventually(lambda: host.run(served).stdout.strip() == "hello from web.example")
     assert kernel_state(host, container) == state
     assert play().changed == []
 
