@@ -204,8 +204,9 @@ class Process:
         stop = runs and (restart or not wanted or bool({"config", "process"} & differs))
         start = wanted and (stop or not runs)
         fresh = _root(actual.get("config")) not in (None, _root(expected["config"]))
-        keep = self._declaration.write_step(expected["declaration"])
-        steps = [keep] if actual.get("declaration") is None else []
+        keep = [self._declaration.write_step(expected["declaration"])] if "declaration" in differs else []
+        new = actual.get("declaration") is None
+        steps = [*keep] if new else []
         if "etc" in differs:
             steps += self._etc_steps(actual.get("etc", {}), expected["etc"])
         steps += self._unit_steps(differs, expected)
@@ -217,8 +218,7 @@ class Process:
             steps.append(self._config_step(expected["config"], fresh))
         if start:
             steps += self._start_steps(_kind(self._declared()))
-        if "declaration" in differs and actual.get("declaration") is not None:
-            steps.append(keep)
+        steps += keep if not new else []
         return [*self._obstacles(start), *steps] if steps else []
 
     def _obstacles(self, start: bool) -> list[Step]:
