@@ -101,4 +101,6 @@ def test_signals_are_reset():
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env={"PYTHONPATH": path}
     )
     status = dict(line.split(":\t", 1) for line in told.stdout.splitlines())
-    assert {status[name] for name in ("SigBlk", "SigIgn", "SigCgt")} == {"0" * 16}
+    # 32 and 33 are the C library's own: nobody else may change them; it sets them before it uses them.
+    reset = ~(0b11 << 31)
+    assert [int(status[name], 16) & reset for name in ("SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0]
