@@ -11,7 +11,8 @@ FILES = "/etc/systemd/system /var/lib/bare-containers /run/netns /run/bare-conta
 def state(host):
     """What must not change."""
     return host.check_output(
-        f"find {FILES} -type d -printf '%p\\n' -o -printf '%p %T@\\n' | sort; ip -oneline address; nft list ruleset;"
+        f"find {FILES} -type d -printf '%p\\n' -o -printf '%p %T@\\n' | sort;"
+        "ip -oneline address; nft list ruleset;"
         "ls /sys/fs/cgroup/system.slice; cat /proc/self/mountinfo"
     )
 
