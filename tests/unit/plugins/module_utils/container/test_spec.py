@@ -265,6 +265,8 @@ def test_a_unit_says_what_was_declared():
     assert "TimeoutStopSec=3" in lines
     assert "Restart=always" in lines
     assert "ExecStart=/usr/local/lib/bare-containers/launch start web" in lines
+    # 0 would be no timeout at all to systemd.
+    assert "TimeoutStopSec=1ms" in unit_text(declare(stop_timeout=0)).splitlines()
     keys = [line.partition("=")[0] for line in lines if "=" in line]
     assert len(keys) == len(set(keys))
 
