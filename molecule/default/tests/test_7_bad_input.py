@@ -12,7 +12,7 @@ def state(host):
     """What must not change."""
     return host.check_output(
         f"find {FILES} -type d -printf '%p\\n' -o -printf '%p %T@\\n' | sort;"
-        "ip -oneline address; nft list ruleset;"
+        "ip -brief address; nft list ruleset;"
         "ls /sys/fs/cgroup/system.slice; cat /proc/self/mountinfo"
     )
 
