@@ -28,17 +28,18 @@ options:
       - V(started) has it running, and started at boot where systemd is PID 1.
       - V(stopped) has it declared but not running, and not started at boot.
       - V(restarted) is V(started), after stopping it if it runs. It always reports a change.
+      - V(paused) is V(started), with all its processes standing still in a frozen cgroup. It is started at boot, and not paused then.
       - V(absent) has it stopped and removed with all that it has written to its root file system. Its cgroup, network and root file
         system are the other modules'.
       - With V(stopped) and V(restarted), the declaration that is kept on the host stands in for a missing O(command) and the options
         with it.
     type: str
-    choices: [started, stopped, restarted, absent]
+    choices: [started, stopped, restarted, paused, absent]
     default: started
   command:
     description:
       - The program and its arguments. A program without a C(/) is looked for in the C(PATH) of O(env), in the root file system.
-      - Required with O(state=started).
+      - Required with O(state=started) and O(state=paused).
     type: list
     elements: str
   env:
@@ -79,15 +80,60 @@ options:
       - V(auto) joins the network namespace that M(bare.containers.netns_veth) declared for O(name), and is V(none) where there is none.
       - V(none) is a new network namespace that has only a loopback interface, which is up.
       - V(host) is the host's own network.
+      - C(ns:PATH) joins the network namespace whose file is at that path, such as V(ns:/run/netns/shared).
     type: str
-    choices: [auto, none, host]
     default: auto
+  pid:
+    description: V(private) is a PID namespace of its own, V(host) shows it the host's processes.
+    type: str
+    choices: [private, host]
+    default: private
+  ipc:
+    description: V(private) has System V IPC objects and POSIX message queues of its own, V(host) the host's.
+    type: str
+    choices: [private, host]
+    default: private
+  uts:
+    description: V(private) has a host name of its own, V(host) the host's.
+    type: str
+    choices: [private, host]
+    default: private
+  cgroupns:
+    description: V(private) shows it its own cgroup as the root of all, V(host) where it is among the host's.
+    type: str
+    choices: [private, host]
+    default: private
+  userns:
+    description:
+      - V(host) has the container's users be the host's users of the same number.
+      - V(auto) gives it a user namespace with a range of 65536 IDs that no other container has, so that root inside is nobody on the
+        host. They come from what C(/etc/subuid) and C(/etc/subgid) give to the user C(containers), and stay the container's.
+      - The layers of its root file system are not changed for that, they are mounted with their owners mapped. What it writes belongs
+        to the IDs of its range. With O(rootfs_mode=direct) it is mapped back, and on the disk belongs to whom it does inside.
+    type: str
+    choices: [host, auto]
+    default: host
+  uidmap:
+    description:
+      - A user namespace with these ranges of user IDs, each as C(CONTAINER_ID:HOST_ID:SIZE), in place of O(userns=auto).
+      - The default is O(gidmap) where that is given.
+    type: list
+    elements: str
+  gidmap:
+    description: The same for group IDs. The default is O(uidmap) where that is given.
+    type: list
+    elements: str
+  time_offsets:
+    description: A time namespace, in which the clocks V(monotonic) and V(boottime) are ahead of the host's by that many seconds.
+    type: dict
   volumes:
     description:
       - Files and directories of the host to be seen inside, as C(SOURCE:DESTINATION[:OPTIONS]). Both are absolute paths, the source
         exists, the destination is made if it is missing.
       - The options are V(ro), V(rw), V(nosuid), V(suid), V(nodev), V(dev), V(noexec), V(exec), V(rbind) (with what is mounted below
-        the source, the default) and V(bind) (without it).
+        the source, the default, for all of which the other options then hold), V(bind) (without it), V(idmap) (with the owners of
+        files mapped as the container's users are, see O(userns)), and the propagation of later mounts, V(private) (the default),
+        V(slave), V(shared), V(unbindable) and the same with an V(r) before it for the whole tree.
     type: list
     elements: str
     aliases: [volume]
@@ -97,6 +143,9 @@ options:
         C(nosuid,nodev,mode=1777).
       - There is one at C(/tmp), of 64 MiB, unless it is declared otherwise here or by O(volumes).
     type: dict
+  shm_size:
+    description: The size of C(/dev/shm), as in V(64M), which is the default.
+    type: str
   cap_add:
     description:
       - Capabilities to add to the default ones, such as V(NET_ADMIN); V(ALL) is all that the host has.
@@ -118,6 +167,54 @@ options:
       - Whether no program inside can have more privileges than who runs it, whatever set-user-ID bits it has.
       - The default is V(true), and V(false) with O(privileged).
     type: bool
+  apparmor:
+    description: The AppArmor profile to run under, which is loaded on the host. The default, V(unconfined), is none.
+    type: str
+  selinux:
+    description: The SELinux label to run under. The default, V(unconfined), is what the policy makes of it.
+    type: str
+  mask:
+    description: Paths inside that are hidden, beside those in C(/proc) and C(/sys) that are by default.
+    type: list
+    elements: str
+  unmask:
+    description: Paths that are by default hidden or read-only and shall not be; V(ALL) for all of them.
+    type: list
+    elements: str
+  init:
+    description:
+      - Whether the command is the child of a small init, which passes signals on to it and reaps what is left of other processes.
+      - It is the host's C(catatonit) or C(tini), seen inside as C(/dev/init).
+    type: bool
+    default: false
+  init_path:
+    description: Another program for O(init), a static one on the host.
+    type: path
+  systemd:
+    description:
+      - Whether O(command) is an init system such as systemd. It then may write to its cgroup, which it manages what is inside with, has
+        file systems in memory at C(/run), C(/run/lock) and C(/var/log/journal), finds C(container) in its environment, and is asked
+        to end by V(SIGRTMIN+3).
+    type: bool
+    default: false
+  group_add:
+    description: Supplementary groups, by number or as C(/etc/group) of the root file system names them.
+    type: list
+    elements: str
+  umask:
+    description: The mode bits that new files do not get, in octal. The default is V(0022).
+    type: str
+  annotations:
+    description: Names and values to be kept in C(config.json), for whoever reads it.
+    type: dict
+    aliases: [annotation]
+  oci:
+    description:
+      - What has no option here, by its name in the OCI runtime specification. It is merged over the C(config.json) that the other
+        options make, as a JSON merge patch (RFC 7396). Mappings are merged, anything else replaces what is there, null removes it.
+      - This is how to declare C(hooks), C(process.scheduler), C(process.ioPriority), C(linux.personality) and the like.
+      - What the launcher can't honour is refused by name.
+    type: dict
   sysctl:
     description:
       - The kernel's settings of the container's own namespaces, C(net.*), C(fs.mqueue.*) and those of IPC such as C(kernel.shmmax).
@@ -157,12 +254,11 @@ options:
     aliases: [add_hosts]
   stop_signal:
     description:
-      - The signal that asks it to end, by name or number.
+      - The signal that asks it to end, by name or number. The default is V(SIGTERM), with O(systemd) it is V(SIGRTMIN+3).
       - PID 1 of a container ignores a signal that it has no handler for, even from the host. It is then killed after O(stop_timeout).
     type: str
-    default: SIGTERM
   stop_timeout:
-    description: How many seconds it has to end before it is killed.
+    description: How many seconds it has to end before it is killed, with all the processes in its cgroup.
     type: int
     default: 10
   restart_policy:
@@ -233,6 +329,16 @@ EXAMPLES = r"""
         cap_add: [SYS_TIME]
         stop_timeout: 2
 
+- name: One whose root is nobody on the host, and whose PID 1 is an init
+  bare.containers.container_process:
+    name: jailed
+    command: [sleep, infinity]
+    uidmap: ["0:100000:65536"]
+    init: true
+    oci:
+      process:
+        ioPriority: {class: IOPRIO_CLASS_IDLE}
+
 - name: Stop one, with its declaration kept
   bare.containers.container_process:
     name: worker
@@ -251,7 +357,7 @@ commands:
   elements: str
   returned: always
 state:
-  description: Whether it runs, C(started), C(stopped) or C(absent).
+  description: Whether it runs, C(started), C(paused), C(stopped) or C(absent).
   type: str
   returned: with O(name)
 pid:

@@ -67,11 +67,12 @@ class TestInside:
             assert containers.inside(f"ls {way}/var/lib 2>&1 || :").endswith("No such file or directory\n")
         mounts = [line.split() for line in containers.inside("cat /proc/self/mountinfo").splitlines()]
         points = [mount[4] for mount in mounts]
-        kernel = ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"]
-        assert points[0] == "/"
-        assert points[1:8] == kernel
+        kernel = {"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"}
+        assert points.count("/") == 1
+        assert kernel <= set(points)
         # Each file system has a parent that is inside too, so nothing is stacked on what can't be seen.
-        assert {mount[1] for mount in mounts[1:]} <= {mount[0] for mount in mounts}
+        below = [mount for mount in mounts if mount[4] != "/"]
+        assert {mount[1] for mount in below} <= {mount[0] for mount in mounts}
         assert not any("shared:" in field or "master:" in field for mount in mounts for field in mount)
 
     def test_the_kernel_s_file_systems_are_as_runc_mounts_them(self, containers):
@@ -621,7 +622,7 @@ class TestConverging:
 
     def test_the_recipe_gives_the_same_view(self, containers):
         look = (
-            "cat /proc/1/mounts | sed s/,uuid=on//; hostname; readlink /proc/1/cwd; ip address;"
+            "cat /proc/1/mounts | sed s/,uuid=on// | sort; hostname; readlink /proc/1/cwd; ip address;"
             "tr '\\0' '\\n' < /proc/1/environ | sort; ls -l /dev | sed 's/ [A-Z].*:.. / /';"
             "grep -e ^Cap -e ^NoNewPrivs -e ^NSpid -e ^Umask /proc/1/status;"
             "cat /etc/hosts /proc/sys/net/ipv4/ping_group_range; grep -e files /proc/1/limits; echo $$"
@@ -687,7 +688,7 @@ class TestBadInput:
             ["sysctl", "net.ipv4.ip_forward", "host"],
         ),
         "volume": ({"volumes": ["data:/data"]}, ["volumes", "data:/data"]),
-        "volume option": ({"volumes": ["/a:/b:shared"]}, ["volumes", "shared"]),
+        "volume option": ({"volumes": ["/a:/b:loud"]}, ["volumes", "loud"]),
         "volume in proc": ({"volumes": ["/a:/proc/self"]}, ["volumes", "/proc"]),
         "tmpfs option": ({"tmpfs": {"/a": "size=x"}}, ["tmpfs", "size=x"]),
         "ulimit": ({"ulimit": ["files=1"]}, ["ulimit", "files=1"]),

@@ -19,6 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    Filter = tuple[bytes, list[str]]
+    """A compiled seccomp filter, and the flags to load it with (OCI runtime spec, config-linux.md)."""
+
 CONTAINERS = "/var/lib/bare-containers/containers"
 RUN = "/run/bare-containers"
 LOGS = "/var/log/bare-containers"
@@ -26,7 +29,12 @@ OCI_VERSION = "1.0.2"
 FAILED = 125
 """The exit status for what the launcher itself could not do, as with docker and podman."""
 
+FILTER = "seccomp.bpf"
+"""The file of a bundle that has its config's seccomp filter, compiled for this machine."""
+
 USER_ANNOTATION = "org.bare-containers.user"
+GROUPS_ANNOTATION = "org.bare-containers.groups"
+"""Names that only the container's own /etc/passwd and /etc/group know, where config.json takes numbers."""
 
 OWN_NAME = "# Of this container, added when it was started:\n"
 """What stands between the declared lines of a container's hosts(5) and the launcher's."""
@@ -150,12 +158,14 @@ def read_file(path: str) -> str:
         return file.read()
 
 
-def write_file(path: str, text: str, mode: int = 0o600) -> None:
+def write_file(path: str, text: str | bytes, mode: int = 0o600) -> None:
     """Writes a file in /run so that readers see all or nothing of it. Raises OSError."""
     beside = path + ".new"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        os.write(descriptor, text.encode())
+        data = text if isinstance(text, bytes) else text.encode()
+        while data:
+            data = data[os.write(descriptor, data) :]
     finally:
         os.close(descriptor)
     os.rename(beside, path)
@@ -169,9 +179,62 @@ def remove_file(path: str) -> None:
         return
 
 
-def joins_network(config: dict[str, Any]) -> bool:
-    """Whether the container joins a network namespace with a name, instead of getting an empty one."""
-    return any(entry["type"] == "network" and "path" in entry for entry in config["linux"]["namespaces"])
+def json_text(text: str) -> str:
+    """``text`` as JSON."""
+    try:
+        from _json import encode_basestring_ascii
+    except ImportError:
+        import json
+
+        return json.dumps(text)
+    return str(encode_basestring_ascii(text))
+
+
+def has_hooks(config: dict[str, Any], *points: str) -> bool:
+    return any(config.get("hooks", {}).get(point) for point in points)
+
+
+def read_filter(directory: str, config: dict[str, Any]) -> Filter | None:
+    """The seccomp filter in ``directory`` that its config asks for, or None. Raises OSError, Refused."""
+    if "seccomp" not in config["linux"]:
+        return None
+    try:
+        with open(f"{directory}/{FILTER}", "rb") as file:
+            return file.read(), config["linux"]["seccomp"].get("flags", [])
+    except FileNotFoundError:
+        raise Refused(f"linux.seccomp: {directory}/{FILTER}, its compiled filter, is missing") from None
+
+
+def state_text(name: str, config: dict[str, Any], status: str, pid: int) -> str:
+    """The container's state as JSON (OCI runtime spec, runtime.md), with the start time that makes the PID
+    unmistakable."""
+    started = process.start_time(pid) if pid else None
+    annotations = ", ".join(
+        f"{json_text(key)}: {json_text(value)}" for key, value in config.get("annotations", {}).items()
+    )
+    return (
+        f'{{"ociVersion": "{OCI_VERSION}", "id": "{name}", "status": "{status}", "pid": {pid}, '
+        f'"bundle": "{CONTAINERS}/{name}", "annotations": {{{annotations}}}, "start_time": {started or 0}}}\n'
+    )
+
+
+def forget_run(run: str) -> None:
+    """Removes from a container's folder in /run what tells of its process. Raises OSError."""
+    for name in ("state.json", "config.json", FILTER):
+        remove_file(f"{run}/{name}")
+
+
+def own_network(name: str, config: dict[str, Any]) -> bool:
+    """Whether the container joins the network namespace that is declared for it."""
+    return {"type": "network", "path": f"/run/netns/{name}"} in config["linux"]["namespaces"]
+
+
+def cgroup_of(process: int | str) -> str:
+    """A process's cgroup below the cgroup2 mount (cgroups(7), /proc/PID/cgroup). Raises OSError, Refused."""
+    for line in read_file(f"/proc/{process}/cgroup").splitlines():
+        if line.startswith("0::"):
+            return line[len("0::") :]
+    raise Refused("cgroup: no cgroup2 file system is mounted on this host")
 
 
 def forget_modules() -> None:

@@ -18,12 +18,13 @@ import time
 from ..kernel import mount, namespace, process
 from . import bundle, privileges
 from .bundle import FAILED, Refused, Report
+from .identity import become_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_NAMESPACES = ("mnt", "uts", "ipc", "net", "cgroup", "pid")
+_NAMESPACES = ("user", "mnt", "uts", "ipc", "net", "cgroup", "pid", "time")
 _REPORT = 3
 _SENTENCE = 3000
 _KILL = 9
@@ -77,10 +78,16 @@ class _Visit:
         if state is None or container is None:
             raise Refused(f"name: {request['name']!r} is not running")
         self._config = bundle.parse_json(bundle.read_file(f"{run}/config.json"))
+        self._filter = bundle.read_filter(run, self._config)
         self._cgroup = _open_cgroup(state[0])
         self._host_processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        privileges.schedule(self._config["process"], self._report)
+        privileges.raise_limits(self._config["process"].get("rlimits", []))
         bundle.forget_modules()
-        namespace.enter(container, *_NAMESPACES)
+        others = _differing(state[0])
+        namespace.enter(container, *others)
+        if "user" in others:
+            become_root()
 
     def result(self) -> str:
         """Runs the command to its end and says how it ended. Raises OSError."""
@@ -115,28 +122,48 @@ class _Visit:
             account = privileges.account_of(
                 os.open("/", os.O_PATH | os.O_CLOEXEC), self._config, self._request["user"]
             )
+            declared = {**self._config["process"], "args": self._request["args"]}
+            privileges.label(declared, self._host_processes, self._report)
             self._report.move_to(_REPORT)
             process.close_from(_REPORT + 1)
-            declared = self._config["process"]
+            process.leave_session_keyring()
+            personality = self._config["linux"].get("personality")
+            if personality:
+                process.set_personality(personality["domain"])
+            self._report.step = "ulimit"
             privileges.limit_resources(declared.get("rlimits", []))
-            privileges.become(account, privileges.for_account(declared, account), self._report)
+            privileges.become(account, privileges.for_account(declared, account), self._filter, self._report)
             process.die_with_parent()
             privileges.enter_directory(self._request["cwd"] or declared["cwd"], self._report)
-            environment = privileges.environment_of([*declared["env"], *self._request["env"]], account)
-            privileges.execute(self._request["args"], environment, self._report)
+            own = [*declared.get("env", []), *self._request["env"]]
+            environment = privileges.environment_of(own, account)
+            privileges.execute(declared, environment, self._filter, self._report)
         except BaseException as error:
             self._report.failed(error)
         finally:
             os._exit(FAILED)
 
 
+def _differing(pid: int) -> list[str]:
+    """The namespaces of the process that are not ours: there is no entering of the own user namespace. Raises
+    OSError."""
+    return [
+        name
+        for name in _NAMESPACES
+        if os.path.exists(f"/proc/{pid}/ns/{name}")
+        and namespace.identity(f"/proc/{pid}/ns/{name}") != namespace.identity(f"/proc/self/ns/{name}")
+    ]
+
+
 def _open_cgroup(pid: int) -> int:
     """The ``cgroup.procs`` of the cgroup that the process is in (cgroups(7)). Raises OSError, Refused."""
     top = mount.find("cgroup2")
-    for line in bundle.read_file(f"/proc/{pid}/cgroup").splitlines():
-        if top is not None and line.startswith("0::"):
-            return os.open(f"{top}{line[3:]}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-    raise Refused("cgroup: no cgroup2 file system is mounted on this host")
+    if top is None:
+        raise Refused("cgroup: no cgroup2 file system is mounted on this host")
+    place = top + bundle.cgroup_of(pid)
+    if "frozen 1" in bundle.read_file(f"{place}/cgroup.events").splitlines():
+        raise Refused("name: the container is paused, and a command in it would be too")
+    return os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _kill_tree(child: int, processes: int) -> None:

@@ -16,10 +16,22 @@ from types import ModuleType
 from typing import Any
 
 from ..converge import Failure, State, Step
-from ..kernel import capability, file, mount, namespace, path, process, syscall
+from ..kernel import capability, file, mount, namespace, path, process, scheduling, seccomp, syscall
 from ..options import Option, Options
 from ..shell import command, write_file
-from . import bundle, enter, filesystem, init, launch, privileges
+from . import (
+    bundle,
+    config,
+    enter,
+    filesystem,
+    hooks,
+    identity,
+    init,
+    launch,
+    mount_options,
+    privileges,
+    terminal,
+)
 
 OPTIONS = Options((Option("state", default="present", choices=("present", "absent")),))
 
@@ -27,8 +39,20 @@ DIRECTORY = Path("/usr/local/lib/bare-containers")
 LAUNCHER = str(DIRECTORY / "launch")
 
 _PACKAGE = DIRECTORY / "bare_containers"
-_KERNEL = (capability, mount, namespace, path, process, syscall)
-_CONTAINER = (bundle, enter, filesystem, init, launch, privileges)
+_KERNEL = (capability, mount, namespace, path, process, scheduling, seccomp, syscall)
+_CONTAINER = (
+    bundle,
+    config,
+    enter,
+    filesystem,
+    hooks,
+    identity,
+    init,
+    launch,
+    mount_options,
+    privileges,
+    terminal,
+)
 
 _PROGRAM = f"""\
 #!/usr/bin/python3 -IS

@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The launcher: ``launch start NAME...`` makes containers of bundles, ``launch exec`` runs commands in them.
 
-A container is started by one fork. The child, from then on PID 1 of a new PID namespace, joins its cgroup,
-makes or joins the other namespaces, builds its root, pivots into it, and waits; when the parent has recorded
-which process it is, it drops its privileges and becomes the command. Killed at any point, the launcher leaves
-no process that is not recorded: a child that waits for a dead parent ends.
+A bundle's config.json (OCI runtime spec) is all that a start is told. A container is started by one fork, or
+two with a user namespace. The child, from then on PID 1 of a new PID namespace, joins its cgroup, makes or
+joins the other namespaces, builds its root, pivots into it, and waits; when the parent has recorded which
+process it is, it drops its privileges and becomes the command. Killed at any point, the launcher leaves no
+process that is not recorded: a child that waits for a dead parent ends.
 
 Started by systemd (NOTIFY_SOCKET is set) it tells systemd that the container's process is now the service's,
 and leaves; else the container's output goes to a log file and its parent is, from then on, the host's init.
@@ -19,9 +20,11 @@ import os
 import select
 import sys
 
-from ..kernel import mount, namespace, process
-from . import bundle, enter
+from ..kernel import mount, process
+from . import bundle, enter, hooks, terminal
+from . import config as configuration
 from .bundle import FAILED, Refused, Report
+from .identity import Identity
 from .init import Init
 
 TYPE_CHECKING = False
@@ -31,20 +34,35 @@ if TYPE_CHECKING:
 _TOGETHER = 8
 """How many containers are being started at a time: while one builds its root the next is forked."""
 
+_USAGE = """\
+usage: launch start [--console-socket PATH] NAME...
+       launch exec DESCRIPTOR
+       launch poststop NAME...
+"""
+
 _BARRIER_SECONDS = 30
 _MESSAGE_SIZE = 8192
+_SIGKILL = 9
+
+_DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+"""What of a cgroup a user is given together with its directory (cgroup-v2, "Model of Delegation")."""
 
 
 def main(arguments: list[str]) -> int:
     """Returns the exit status: 0, or FAILED when something could not be done, which standard error says."""
     protect_interpreter()
     process.forbid_tracing()
-    if arguments[:1] == ["start"] and len(arguments) > 1:
+    verb, names = arguments[:1], arguments[1:]
+    if verb == ["start"] and names[:1] == ["--console-socket"] and len(names) == 3:
+        return start(names[2:], console_socket=names[1])
+    if verb == ["start"] and names:
         notify_socket = os.environ.get("NOTIFY_SOCKET")
-        return start_service(arguments[1], notify_socket) if notify_socket else start(arguments[1:])
-    if arguments[:1] == ["exec"] and len(arguments) == 2:
-        return enter.run(int(arguments[1]))
-    sys.stderr.write("usage: launch start NAME... | launch exec DESCRIPTOR\n")
+        return start_service(names[0], notify_socket) if notify_socket else start(names)
+    if verb == ["exec"] and len(names) == 1:
+        return enter.run(int(names[0]))
+    if verb == ["poststop"] and names:
+        return poststop(names)
+    sys.stderr.write(_USAGE)
     return FAILED
 
 
@@ -61,15 +79,18 @@ def protect_interpreter() -> None:
     os.execve(clone, [sys.executable, "-I", "-S", *sys.argv], os.environ)
 
 
-def start(names: list[str]) -> int:
-    """Starts the containers, a few at a time, in the order given; one that fails does not stop the others."""
+def start(names: list[str], *, console_socket: str | None = None) -> int:
+    """Starts the containers, a few at a time, in the order given; one that fails does not stop the others.
+
+    A container with a terminal hands it over through the Unix socket at ``console_socket``.
+    """
     # When the one who asked is gone, so is the wish: it may have been replaced by another by now.
     process.die_with_parent()
     waiting, status = list(names), 0
     underway: list[_Start] = []
     while waiting or underway:
         if waiting and len(underway) < _TOGETHER:
-            container = _Start(waiting.pop(0))
+            container = _Start(waiting.pop(0), console_socket)
             container.begin(log=True)
             underway.append(container)
             continue
@@ -109,14 +130,37 @@ def start_service(name: str, notify_socket: str) -> int:
     return FAILED
 
 
+def poststop(names: list[str]) -> int:
+    """Runs the hooks for containers that have ended, and forgets that they ran."""
+    status = 0
+    for name in names:
+        run = f"{bundle.RUN}/{name}"
+        lock = bundle.lock(run)
+        try:
+            if bundle.running(run) is None:
+                config = bundle.parse_json(bundle.read_file(f"{run}/config.json"))
+                bundle.forget_run(run)
+                hooks.run(config, "poststop", bundle.state_text(name, config, "stopped", 0))
+        except FileNotFoundError:
+            continue
+        except Refused as refused:
+            sys.stderr.write(f"{name}: {refused}.\n")
+            status = FAILED
+        finally:
+            os.close(lock)
+    return status
+
+
 class _Start:
     """A container on its way from bundle to running process."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, console_socket: str | None = None) -> None:
         self.name = name
         self.pid = 0
+        self._console_socket = console_socket
         self._run = f"{bundle.RUN}/{name}"
         self._bundle = f"{bundle.CONTAINERS}/{name}"
+        self._config: dict[str, Any] = {}
         self._report = Report()
         self._held: list[int] = []
         self._made_cgroup: str | None = None
@@ -129,13 +173,15 @@ class _Start:
             self._refuse_second_start()
             self._report.step = "config.json"
             text = bundle.read_file(f"{self._bundle}/config.json")
-            self._fork(text, self._prepare(bundle.parse_json(text), log))
+            self._config = bundle.parse_json(text)
+            configuration.check(self._config)
+            self._fork(text, self._prepare(self._config, log))
         except (OSError, ValueError, Refused) as error:
             self._report.failed(error)
 
     def finish(self) -> str | None:
         """Waits until the command runs; else undoes what was begun and returns the sentence that says why."""
-        failure = self._report.outcome()
+        failure = self._report.outcome() or self._poststart()
         if failure:
             self._undo()
         for descriptor in self._held:
@@ -150,73 +196,103 @@ class _Start:
 
     def _prepare(self, config: dict[str, Any], log: bool) -> Init:
         """Opens on the host all that the first process needs of it."""
-        init = Init(os.path.join(self._bundle, config["root"]["path"]), config, self._report)
+        for entry in config.get("mounts", []):
+            if "bind" in (entry.get("type"), *entry.get("options", [])):
+                entry["source"] = os.path.join(self._bundle, entry["source"])
+        root = os.path.join(self._bundle, config["root"]["path"])
+        init = Init(self.name, root, config, self._report)
         if log:
             self._report.step = "log"
             init.log = _open_log(self.name)
-        if "cgroupsPath" in config["linux"]:
-            self._report.step = "cgroup"
-            init.cgroup = self._open_cgroup(config["linux"]["cgroupsPath"])
+        self._report.step = "seccomp filter"
+        init.filter = bundle.read_filter(self._bundle, config)
+        if config["process"].get("terminal"):
+            self._report.step = "terminal"
+            init.console = self._connect_console()
+        init.open_all()
+        self._report.step = "cgroup"
+        init.cgroup = self._open_cgroup(config["linux"].get("cgroupsPath"), init.identity)
         self._report.step = "etc/hosts"
         self._add_own_name(config)
-        init.open_all()
         return init
+
+    def _connect_console(self) -> int:
+        if self._console_socket is None:
+            raise Refused("process.terminal: somebody has to hold it, who listens on a --console-socket")
+        return terminal.connect(self._console_socket)
 
     def _add_own_name(self, config: dict[str, Any]) -> None:
         """Gives hosts(5) the container's name with the addresses that it has now, below what is declared."""
         addresses = ["127.0.1.1"]
-        if bundle.joins_network(config):
+        if bundle.own_network(self.name, config):
             network = bundle.parse_json(bundle.read_file(f"{self._bundle}/network.json"))
             addresses = [address.partition("/")[0] for address in network["address"]] or addresses
-        own = "".join(f"{address} {config['hostname']}\n" for address in addresses)
-        with open(f"{self._bundle}/etc/hosts", "r+", encoding="utf-8", errors="surrogateescape") as file:
+        own = "".join(f"{address} {config.get('hostname', self.name)}\n" for address in addresses)
+        hosts = f"{self._bundle}/etc/hosts"
+        if not os.path.exists(hosts):
+            return
+        with open(hosts, "r+", encoding="utf-8", errors="surrogateescape") as file:
             declared = file.read().partition(bundle.OWN_NAME)[0]
             file.seek(0)
             file.write(declared + bundle.OWN_NAME + own)
             file.truncate()
 
-    def _open_cgroup(self, declared: str) -> int:
+    def _open_cgroup(self, declared: str | None, identity: Identity) -> int:
+        """The container's cgroup, else the one that we are in; given to the container's root where that may
+        write to it (cgroup-v2, "Delegation")."""
         top = mount.find("cgroup2")
         if top is None:
             raise Refused("cgroup: no cgroup2 file system is mounted on this host")
-        if not os.path.isdir(top + declared):
-            os.makedirs(top + declared)
-            self._made_cgroup = top + declared
-        return os.open(f"{top}{declared}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        place = top + (declared or bundle.cgroup_of("self"))
+        if not os.path.isdir(place):
+            os.makedirs(place)
+            self._made_cgroup = place
+        cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if identity.mapped and configuration.has_writable_cgroup(self._config):
+            for name in (".", *_DELEGATED):
+                os.chown(name, *identity.root, dir_fd=cgroup)
+        return cgroup
 
     def _fork(self, text: str, init: Init) -> None:
-        self._report.step = "namespaces"
-        own = namespace.open_file("/proc/self/ns/pid")
-        go_ahead, go = os.pipe()
-        namespace.unshare("pid")
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(go)
-            init.run(go_ahead)
+        wait, go = os.pipe()
+        ready, there = os.pipe()
+        descriptors = [wait, go, ready, there]
         try:
-            namespace.enter(own, "pid")
+            self.pid = init.fork(go, wait, there)
+            os.close(descriptors.pop())
+            if not self.pid:
+                return
             self._report.step = "state"
             bundle.write_file(f"{self._run}/config.json", text)
-            bundle.write_file(f"{self._run}/state.json", self._state())
+            if init.filter is not None:
+                bundle.write_file(f"{self._run}/{bundle.FILTER}", init.filter[0])
+            bundle.write_file(f"{self._run}/state.json", self._state("running"))
+            if bundle.has_hooks(self._config, "prestart", "createRuntime") and os.read(ready, 1):
+                self._report.step = "hooks"
+                for point in ("prestart", "createRuntime"):
+                    hooks.run(self._config, point, self._state("creating"), init.log)
+                os.write(go, b".")
             os.write(go, b".")
         finally:
-            for descriptor in (own, go_ahead, go):
+            for descriptor in descriptors:
                 os.close(descriptor)
             init.close_all()
 
-    def _state(self) -> str:
-        """The state of the OCI runtime spec, and the start time that makes the PID unmistakable."""
-        started = process.start_time(self.pid) or 0
-        return (
-            f'{{"ociVersion": "{bundle.OCI_VERSION}", "id": "{self.name}", "status": "running", '
-            f'"pid": {self.pid}, "bundle": "{self._bundle}", "start_time": {started}}}\n'
-        )
+    def _poststart(self) -> str | None:
+        try:
+            hooks.run(self._config, "poststart", self._state("running"))
+        except Refused as refused:
+            process.send_signal(os.pidfd_open(self.pid), _SIGKILL)
+            return str(refused)
+        return None
+
+    def _state(self, status: str) -> str:
+        return bundle.state_text(self.name, self._config, status, self.pid)
 
     def _undo(self) -> None:
         if self.pid:
             os.waitpid(self.pid, 0)
-            bundle.remove_file(f"{self._run}/state.json")
-            bundle.remove_file(f"{self._run}/config.json")
+            bundle.forget_run(self._run)
         if self._made_cgroup:
             os.rmdir(self._made_cgroup)
 

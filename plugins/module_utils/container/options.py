@@ -16,9 +16,9 @@ from typing import Any
 
 from ..kernel import capability
 from ..module import NAME
-from ..options import Option, Options
+from ..options import Option, Options, size
 
-STATES = ("started", "stopped", "restarted", "absent")
+STATES = ("started", "stopped", "restarted", "paused", "absent")
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
 _VARIABLE = re.compile(r"[^=\0]+")
@@ -27,6 +27,8 @@ _SYSCTL = re.compile(r"[a-z0-9_-]+(\.[a-zA-Z0-9_-]+)+")
 _SYSCTL_VALUE = re.compile(r"[\x20-\x7e\t]+")
 _WORD = re.compile(r"[!-~]+")
 _LAST_ID = 0xFFFFFFFE
+_ID_RANGE = re.compile(r"[0-9]{1,10}:[0-9]{1,10}:[1-9][0-9]{0,9}")
+_REAL_TIME_SIGNAL = re.compile(r"SIGRTMIN\+([0-9]{1,2})")
 
 _NAMESPACED_SYSCTLS = (
     "kernel.msgmax",
@@ -48,7 +50,10 @@ _LIMITS = tuple(
 )
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
 
-_VOLUME_OPTIONS = ("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "bind", "rbind")
+_VOLUME_OPTIONS = (
+    *("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "bind", "rbind", "idmap"),
+    *("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"),
+)
 _TMPFS_OPTIONS = re.compile(
     r"(size|nr_inodes)=[0-9]+[kmg%]?|mode=[0-7]{3,4}|(uid|gid)=[0-9]+|ro|rw|(no)?(suid|dev|exec)",
     re.IGNORECASE,
@@ -148,6 +153,55 @@ def _capability(name: str) -> str:
     return upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
 
 
+def _id_map(value: list[str]) -> list[list[int]]:
+    """Ranges of ids, each by the first inside, the first on the host and how many."""
+    ranges = [[int(part) for part in text.split(":")] for text in value if _ID_RANGE.fullmatch(text)]
+    beyond = any(max(first[:2]) + first[2] > _LAST_ID + 1 for first in ranges)
+    if len(ranges) < len(value) or beyond:
+        raise ValueError("ranges as CONTAINER_ID:HOST_ID:SIZE, such as 0:100000:65536")
+    return ranges
+
+
+def _groups(value: list[str]) -> list[str]:
+    for group in value:
+        if not _USER.fullmatch(group) or (group.isdecimal() and int(group) > _LAST_ID):
+            raise ValueError("names of groups or numbers up to 4294967294")
+    return list(value)
+
+
+def _umask(value: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{1,3}", value):
+        raise ValueError("an octal number such as '0022'")
+    return f"{int(value, 8):04o}"
+
+
+def _network(value: str) -> str:
+    if value in ("auto", "none", "host"):
+        return value
+    if not value.startswith("ns:"):
+        raise ValueError("auto, none, host, or ns:PATH with the file of a network namespace")
+    return f"ns:{absolute(value[3:])}"
+
+
+def _time_offsets(value: Mapping[str, Any]) -> dict[str, int]:
+    try:
+        offsets = {str(clock): int(str(seconds)) for clock, seconds in value.items()}
+    except ValueError:
+        raise ValueError("whole numbers of seconds") from None
+    for clock in offsets:
+        if clock not in ("monotonic", "boottime"):
+            raise ValueError(f"the clocks monotonic and boottime, not {clock!r}")
+    return dict(sorted(offsets.items()))
+
+
+def _hidden(value: list[str]) -> list[str]:
+    return ["ALL"] if "ALL" in value else sorted({absolute(path) for path in value})
+
+
+def _annotations(value: Mapping[str, Any]) -> dict[str, str]:
+    return dict(sorted((str(key), _text(item)) for key, item in value.items()))
+
+
 def _sysctls(value: Mapping[str, Any]) -> dict[str, str]:
     settings = {str(key): str(item) for key, item in value.items()}
     for key, item in settings.items():
@@ -204,6 +258,10 @@ def _words(value: list[str]) -> list[str]:
     return list(value)
 
 
+def _word(value: str) -> str:
+    return _words([value])[0]
+
+
 def _hosts(value: Mapping[str, Any]) -> dict[str, str]:
     names = _words([str(name) for name in value])
     return dict(sorted(zip(names, _addresses([str(address) for address in value.values()]))))
@@ -216,9 +274,18 @@ def _signal(value: str) -> str:
         name = numbers.get(int(name), "")
     elif not name.startswith("SIG"):
         name = f"SIG{name}"
-    if name not in signal.Signals.__members__:
-        raise ValueError("the name or number of a signal such as SIGTERM (signal(7))")
+    if name not in signal.Signals.__members__ and signal_number(name) is None:
+        raise ValueError("the name or number of a signal such as SIGTERM or SIGRTMIN+3 (signal(7))")
     return name
+
+
+def signal_number(name: str) -> int | None:
+    """The number of a signal by its name in normal form, SIGTERM or SIGRTMIN+3; None where there is none."""
+    real_time = _REAL_TIME_SIGNAL.fullmatch(name)
+    if real_time:
+        number = signal.SIGRTMIN + int(real_time[1])
+        return number if number <= signal.SIGRTMAX else None
+    return int(signal.Signals[name]) if name in signal.Signals.__members__ else None
 
 
 def seconds(value: int) -> int:
@@ -238,13 +305,33 @@ OPTIONS = Options(
         Option("hostname", normalise=_hostname),
         Option("rootfs", type="path", normalise=absolute),
         Option("rootfs_mode", default="overlay", choices=("overlay", "read_only", "direct")),
-        Option("network", default="auto", choices=("auto", "none", "host")),
+        Option("network", default="auto", normalise=_network),
+        Option("pid", default="private", choices=("private", "host")),
+        Option("ipc", default="private", choices=("private", "host")),
+        Option("uts", default="private", choices=("private", "host")),
+        Option("cgroupns", default="private", choices=("private", "host")),
+        Option("userns", default="host", choices=("host", "auto")),
+        Option("uidmap", type="list", elements="str", normalise=_id_map),
+        Option("gidmap", type="list", elements="str", normalise=_id_map),
+        Option("time_offsets", type="dict", normalise=_time_offsets),
         Option("volumes", type="list", elements="str", aliases=("volume",), normalise=_volumes),
         Option("tmpfs", type="dict", normalise=_tmpfs),
+        Option("shm_size", normalise=size),
         Option("cap_add", type="list", elements="str", compare="set", normalise=_capabilities),
         Option("cap_drop", type="list", elements="str", compare="set", normalise=_capabilities),
         Option("privileged", type="bool", default=False),
         Option("no_new_privileges", type="bool"),
+        Option("apparmor", normalise=_word),
+        Option("selinux", normalise=_word),
+        Option("mask", type="list", elements="str", normalise=_hidden),
+        Option("unmask", type="list", elements="str", normalise=_hidden),
+        Option("init", type="bool", default=False),
+        Option("init_path", type="path", normalise=absolute),
+        Option("systemd", type="bool", default=False),
+        Option("group_add", type="list", elements="str", normalise=_groups),
+        Option("umask", normalise=_umask),
+        Option("annotations", type="dict", aliases=("annotation",), normalise=_annotations),
+        Option("oci", type="dict"),
         Option("sysctl", type="dict", normalise=_sysctls),
         Option("ulimit", type="list", elements="str", aliases=("ulimits",), normalise=_ulimits),
         Option("oom_score_adj", type="int", normalise=_oom_score),
@@ -252,7 +339,7 @@ OPTIONS = Options(
         Option("dns_search", type="list", elements="str", normalise=_words),
         Option("dns_options", type="list", elements="str", aliases=("dns_option",), normalise=_words),
         Option("etc_hosts", type="dict", aliases=("add_hosts",), normalise=_hosts),
-        Option("stop_signal", default="SIGTERM", normalise=_signal),
+        Option("stop_signal", normalise=_signal),
         Option("stop_timeout", type="int", default=10, normalise=seconds),
         Option("restart_policy", default="no", choices=("no", "on-failure", "always", "unless-stopped")),
         Option("supervisor", default="auto", choices=("auto", "systemd", "direct")),

@@ -10,14 +10,17 @@ import os
 import resource
 import stat
 
-from ..kernel import capability, path, process
-from .bundle import USER_ANNOTATION, Refused, Report
+from ..kernel import capability, path, process, scheduling, seccomp
+from .bundle import GROUPS_ANNOTATION, USER_ANNOTATION, Refused, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .bundle import Filter
+
 _DATABASE_LIMIT = 16 << 20
+_UMASK = 0o022
 UNLIMITED = 0xFFFFFFFFFFFFFFFF
 """No limit, in the OCI runtime spec's ``rlimits``."""
 
@@ -100,12 +103,16 @@ def _database(root: int, name: str) -> list[list[str]]:
 
 def account_of(root: int, config: dict[str, Any], declared: str | None = None) -> Account:
     """Who the process of ``config`` is, or the one ``declared`` instead. Raises Refused, OSError."""
-    wanted = declared or config.get("annotations", {}).get(USER_ANNOTATION)
+    annotations = config.get("annotations", {})
+    wanted = declared or annotations.get(USER_ANNOTATION)
+    user = config["process"].get("user", {"uid": 0, "gid": 0})
     if wanted is not None:
-        return find_account(root, wanted)
-    user = config["process"]["user"]
-    account = find_account(root, f"{user['uid']}:{user['gid']}")
-    account.groups = list(user.get("additionalGids", []))
+        account = find_account(root, wanted)
+    else:
+        account = find_account(root, f"{user['uid']}:{user['gid']}")
+        account.groups = list(user.get("additionalGids", []))
+    if declared is None and GROUPS_ANNOTATION in annotations:
+        account.groups += [_group_id(root, name) for name in annotations[GROUPS_ANNOTATION].split(",")]
     return account
 
 
@@ -123,23 +130,71 @@ def limit_resources(limits: list[dict[str, Any]]) -> None:
         resource.setrlimit(getattr(resource, limit["type"]), (soft, hard))
 
 
+def raise_limits(limits: list[dict[str, Any]]) -> None:
+    """Raises hard limits to what limit_resources() will set, where that takes the host's privileges."""
+    for limit in limits:
+        kind = getattr(resource, limit["type"])
+        soft, hard = resource.getrlimit(kind)
+        wanted = _number(limit["hard"])
+        if hard != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > hard):
+            resource.setrlimit(kind, (soft, wanted))
+
+
+def schedule(declared: dict[str, Any], report: Report) -> None:
+    """Takes on ``process.scheduler`` and ``process.ioPriority``. Raises OSError."""
+    scheduler = declared.get("scheduler")
+    if scheduler:
+        report.step = f"scheduler {scheduler['policy']}"
+        scheduling.set_policy(**scheduler)
+    priority = declared.get("ioPriority")
+    if priority:
+        report.step = f"ioPriority {priority['class']}"
+        scheduling.set_io_priority(priority["class"], priority.get("priority", 0))
+
+
+def label(declared: dict[str, Any], processes: int, report: Report) -> None:
+    """Has a security module run the command under its profile or label. ``processes`` is the host's /proc.
+
+    Raises Refused where the module is not there, OSError for a profile that is not loaded.
+    """
+    for option, enabled, attribute, text in (
+        ("apparmorProfile", "/sys/module/apparmor/parameters/enabled", "apparmor/exec", "exec {}"),
+        ("selinuxLabel", "/sys/fs/selinux/enforce", "exec", "{}"),
+    ):
+        value = declared.get(option)
+        if not value:
+            continue
+        report.step = f"process.{option} {value}"
+        if not os.path.exists(enabled):
+            raise Refused(f"process.{option}: the security module for {value!r} is not enabled on this host")
+        place = f"thread-self/attr/{attribute}"
+        descriptor = os.open(place, os.O_WRONLY | os.O_CLOEXEC, dir_fd=processes)
+        os.write(descriptor, text.format(value).encode())
+        os.close(descriptor)
+
+
 def _number(limit: int) -> int:
     """A limit as setrlimit takes it: none is the highest number in the spec, and RLIM_INFINITY, -1, there."""
     return resource.RLIM_INFINITY if limit == UNLIMITED else limit
 
 
-def become(account: Account, declared: dict[str, Any], report: Report) -> None:
+def become(account: Account, declared: dict[str, Any], program: Filter | None, report: Report) -> None:
     """Gives up all but this account and what ``declared`` leaves, the ``process`` of an OCI config.
 
     The order is that of runc and crun: the bounding set while we may, then the ids with the capabilities
-    kept, then the capabilities. Raises OSError.
+    kept, then the capabilities. The seccomp filter ``program`` is the very last, in execute(); only where
+    gaining privileges is not forbidden it takes one to load it, and comes before they go. Raises OSError.
     """
-    sets = declared["capabilities"]
+    sets = declared.get("capabilities", {})
     masks = {name: capability.mask(sets.get(name, [])) for name in _SETS}
     report.step = "capabilities"
     capability.limit_bounding(masks["bounding"])
     process.keep_capabilities()
+    if program is not None and not declared.get("noNewPrivileges"):
+        report.step = "seccomp filter"
+        seccomp.load(program[0], *program[1])
     report.step = "user"
+    os.umask(declared.get("user", {}).get("umask", _UMASK))
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
@@ -154,8 +209,8 @@ def become(account: Account, declared: dict[str, Any], report: Report) -> None:
 
 def for_account(declared: dict[str, Any], account: Account) -> dict[str, Any]:
     """``declared`` for another user in the same container, who unlike root has no capabilities."""
-    sets = declared["capabilities"]
-    if account.uid == 0 or declared["user"]["uid"] != 0:
+    sets = declared.get("capabilities", {})
+    if account.uid == 0 or declared.get("user", {}).get("uid", 0) != 0:
         return declared
     return {**declared, "capabilities": {"bounding": sets.get("bounding", [])}}
 
@@ -173,15 +228,22 @@ def enter_directory(directory: str, report: Report) -> None:
         raise Refused(f"workdir: {directory!r} is outside of the container's root") from None
 
 
-def execute(arguments: list[str], environment: dict[str, str], report: Report) -> None:
+def execute(
+    declared: dict[str, Any], environment: dict[str, str], program: Filter | None, report: Report
+) -> None:
     """Runs the command in our place; a name without a slash is looked for in the environment's PATH.
 
     Only comes back by raising: Refused where there is no such command, OSError.
     """
+    arguments = declared["args"]
     command = arguments[0]
     report.step = f"command: {command!r}"
     process.reset_signals()
     report.before_exec()
+    if program is not None and declared.get("noNewPrivileges"):
+        report.step = "seccomp filter"
+        seccomp.load(program[0], *program[1])
+        report.step = f"command: {command!r}"
     denied = False
     search = environment.get("PATH", "/usr/bin:/bin").split(":")
     for place in [command] if "/" in command else [os.path.join(entry or ".", command) for entry in search]:

@@ -14,10 +14,10 @@ from typing import Any
 
 from .. import host
 from ..converge import Failure, Needs, State, Step
-from ..kernel import file, namespace
+from ..kernel import cgroup, file, namespace
 from ..shell import command, write_file
 from . import bundle, installation, spec, surroundings
-from .options import OPTIONS
+from .options import OPTIONS, signal_number
 from .recipe import recipe
 from .supervisor import (
     RELOAD,
@@ -37,6 +37,7 @@ from .together import Together, settling
 Entry = Mapping[str, Any]
 
 ABSENT: State = {"state": "absent"}
+RUNNING = ("started", "paused")
 
 _OVERLAY = ("rootfs", "upper", "work")
 
@@ -114,6 +115,8 @@ class Process:
         if not files and not found and not active:
             return ABSENT
         state: dict[str, Any] = {"state": "started" if found or active else "stopped"}
+        if found and self._paused():
+            state["state"] = "paused"
         if self._entry["state"] == "absent":
             return {**state, "files": files}
         config = _read_config(self._directory / "config.json")
@@ -134,9 +137,9 @@ class Process:
         for name in ("config.json", "etc", *_OVERLAY):
             yield self._directory / name
         yield from (unit_path(self.name), wants_path(self.name), log_path(self.name), host.RUN / self.name)
-        cgroup = surroundings.own_cgroup(self.name)
-        if cgroup is not None:
-            yield cgroup
+        own_cgroup = surroundings.own_cgroup(self.name)
+        if own_cgroup is not None:
+            yield own_cgroup
 
     def _read_etc(self, name: str) -> tuple[str | None, str]:
         """A file of the container's own /etc as declared, and what the launcher has added to it."""
@@ -151,7 +154,7 @@ class Process:
     def _differences(self, pid: int, config: Entry | None) -> list[str]:
         """In which settings the running process is not what config.json says, by their path in it."""
         differs = sorted(_paths(_read_config(host.RUN / self.name / "config.json"), config))
-        if config is not None and not differs and bundle.joins_network(dict(config)):
+        if config is not None and not differs and bundle.own_network(self.name, dict(config)):
             inside, named = (
                 namespace.identity(path) for path in (f"/proc/{pid}/ns/net", f"/run/netns/{self.name}")
             )
@@ -166,7 +169,7 @@ class Process:
         declared = self._declared()
         given = surroundings.read(declared, _kind(declared))
         self._missing = surroundings.missing(declared)
-        started = declared["state"] == "started"
+        started = declared["state"] != "stopped"
         expected = {
             "state": declared["state"],
             "declaration": _kept(declared),
@@ -187,7 +190,7 @@ class Process:
         state = self._entry["state"]
         entry = self._entry
         if "command" not in entry:
-            if state == "started" or self._kept is None:
+            if state in ("started", "paused") or self._kept is None:
                 raise Failure("command: it is missing, a process takes one; nothing was changed.")
             entry = {**self._kept, "name": self.name}
         return {**entry, "state": "started" if state == "restarted" else state}
@@ -198,8 +201,8 @@ class Process:
         if expected == ABSENT:
             return [] if actual == ABSENT else self._absent(actual)
         differs = {key for key, value in expected.items() if actual.get(key) != value}
-        runs = actual["state"] == "started"
-        wanted = expected["state"] == "started"
+        runs = actual["state"] in RUNNING
+        wanted = expected["state"] in RUNNING
         restart = self._entry["state"] == "restarted" and not self._restarted
         stop = runs and (restart or not wanted or bool({"config", "process"} & differs))
         start = wanted and (stop or not runs)
@@ -210,6 +213,9 @@ class Process:
         if "etc" in differs:
             steps += self._etc_steps(actual.get("etc", {}), expected["etc"])
         steps += self._unit_steps(differs, expected)
+        paused = actual["state"] == "paused"
+        if paused and (stop or expected["state"] != "paused"):
+            steps.append(self._freeze_step(False))
         if stop:
             steps += self._stop_steps()
         if "directories" in differs or (fresh and expected["directories"]):
@@ -218,6 +224,8 @@ class Process:
             steps.append(self._config_step(expected["config"], fresh))
         if start:
             steps += self._start_steps(_kind(self._declared()))
+        if expected["state"] == "paused" and (start or not paused):
+            steps.append(self._freeze_step(True))
         steps += keep if not new else []
         return [*self._obstacles(start), *steps] if steps else []
 
@@ -289,16 +297,36 @@ class Process:
 
     def _stop_steps(self) -> tuple[Step, ...]:
         """As the running process was declared; it is systemd's to stop where it has a unit."""
-        before = self._kept or self._entry
-        number = signal.Signals[before.get("stop_signal", "SIGTERM")]
-        stop = Stop(self.name, int(number), before.get("stop_timeout", 10))
-        systemd = self._batch.supervisors.get("systemd")
-        kind = "systemd" if systemd and systemd.active(self.name) else "direct"
+        stop, kind = self._stop()
         commands = self._batch.supervisors[kind].stop_commands(stop)
         return self._batch.stops[kind].steps(self.name, stop, commands, lambda: None)
 
+    def _freeze_step(self, frozen: bool) -> Step:
+        stop, kind = self._stop()
+        commands = self._batch.supervisors[kind].freeze_commands(stop, frozen)
+
+        def apply() -> None:
+            stop, kind = self._stop()
+            self._batch.supervisors[kind].freeze(stop, frozen)
+
+        return Step("state", commands, apply)
+
+    def _stop(self) -> tuple[Stop, str]:
+        """How it is to be stopped, and by whom."""
+        before = self._kept or self._entry
+        number = signal_number(spec.stop_signal(before)) or int(signal.SIGTERM)
+        systemd = self._batch.supervisors.get("systemd")
+        kind = "systemd" if systemd and systemd.active(self.name) else "direct"
+        place = surroundings.cgroup(self.name) if kind == "direct" else None
+        return Stop(self.name, number, before.get("stop_timeout", 10), place), kind
+
+    def _paused(self) -> bool:
+        place = surroundings.cgroup(self.name)
+        return place is not None and cgroup.read(place, "cgroup.freeze") == "1"
+
     def _absent(self, actual: State) -> list[Step]:
-        steps: list[Step] = list(self._stop_steps()) if actual["state"] == "started" else []
+        steps: list[Step] = [self._freeze_step(False)] if actual["state"] == "paused" else []
+        steps += self._stop_steps() if actual["state"] in RUNNING else ()
         for what, path in (("unit", unit_path(self.name)), ("enabled", wants_path(self.name))):
             if str(path) in actual["files"]:
                 steps.append(_file_step(what, path, None))
@@ -313,9 +341,9 @@ class Process:
         for path in (self._directory / "config.json", log_path(self.name)):
             if str(path) in actual["files"]:
                 steps.append(_file_step("files", path, None))
-        cgroup = surroundings.own_cgroup(self.name)
-        if cgroup is not None and str(cgroup) in actual["files"]:
-            steps.append(Step("cgroup", (command(["rmdir", cgroup]),), _bound(_remove_cgroup, cgroup)))
+        own = surroundings.own_cgroup(self.name)
+        if own is not None and str(own) in actual["files"]:
+            steps.append(Step("cgroup", (command(["rmdir", own]),), _bound(_remove_cgroup, own)))
         return [*steps, self._declaration.remove_step()]
 
     # What is told.
@@ -340,8 +368,8 @@ class Process:
         config = spec.config(declared, surroundings.read(declared, _kind(declared)))
         top = surroundings.cgroup_mount()
         declared_path = config["linux"].get("cgroupsPath")
-        cgroup = f"{top}{declared_path}" if declared_path else None
-        return recipe(str(self._directory), config, cgroup)
+        place = f"{top}{declared_path}" if declared_path else None
+        return recipe(str(self._directory), config, place)
 
 
 def _kept(declared: Entry) -> dict[str, Any]:

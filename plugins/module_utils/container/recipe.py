@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..kernel import mount
 from .filesystem import DEVICE_LINKS, DEVICES
+from .mount_options import MountOptions
 
-Config = Mapping[str, Any]
+Config = dict[str, Any]
 
 _OLD_ROOT = ".old_root"
 _END = "END_OF_CONTAINER"
@@ -31,7 +32,22 @@ _MASK = (
 _MAKE_READONLY = (
     "if test -e $path; then mount --rbind $path $path; mount -o remount,bind,ro,nosuid,nodev,noexec $path; fi"
 )
-_NOT_FOR_THE_MOUNT = ("bind", "rbind", "rw", "suid", "dev", "exec")
+_NOT_FOR_THE_MOUNT = ("bind", "rbind", "rw", "suid", "dev", "exec", "idmap")
+_ATTRIBUTES = (*mount.ATTRIBUTES, "rw", "suid", "dev", "exec", "idmap")
+_UNSHARE = {
+    "mount": "--mount",
+    "uts": "--uts",
+    "ipc": "--ipc",
+    "cgroup": "--cgroup",
+    "pid": "--pid",
+    "network": "--net",
+    "time": "--time",
+}
+_LEFT_OUT = {
+    "seccomp": "a seccomp filter, which no common tool loads",
+    "uidMappings": "the user namespace, whose ranges of ids take newuidmap(1) and mapped mounts",
+    "resources": "the filter of devices, an eBPF program of the cgroup",
+}
 
 
 def recipe(bundle: str, config: Config, cgroup: str | None) -> list[str]:
@@ -53,15 +69,17 @@ def _outside(config: Config, cgroup: str | None) -> Iterator[str]:
         yield f"echo $$ > {shlex.quote(cgroup)}/cgroup.procs"
     if "oomScoreAdj" in config["process"]:
         yield f"echo {config['process']['oomScoreAdj']} > /proc/self/oom_score_adj"
-    for limit in config["process"]["rlimits"]:
+    for limit in config["process"].get("rlimits", []):
         values = ":".join(_limit(limit[each]) for each in ("soft", "hard"))
         yield f"prlimit --pid $$ --{limit['type'][len('RLIMIT_') :].lower()}={values}"
     words = ["exec", *_setpriv(config)]
     network = next((entry for entry in config["linux"]["namespaces"] if entry["type"] == "network"), None)
     if network and "path" in network:
         words += ["nsenter", f"--net={network['path']}"]
-    words += ["unshare", "--mount", "--propagation=private", "--uts", "--ipc", "--cgroup", "--pid", "--fork"]
-    words += ["--net"] if network and "path" not in network else []
+    new = [entry["type"] for entry in config["linux"]["namespaces"] if "path" not in entry]
+    flags = [flag for kind, flag in _UNSHARE.items() if kind in new]
+    words += ["unshare", *flags, "--propagation=private", "--fork"]
+    yield from (f"# Left out: {what}." for key, what in _LEFT_OUT.items() if key in config["linux"])
     yield f"{shlex.join(words)} sh -e /dev/fd/3 3<<'{_END}'"
     if network and "path" not in network:
         yield "ip link set lo up"
@@ -74,11 +92,11 @@ def _limit(value: int) -> str:
 def _setpriv(config: Config) -> list[str]:
     """The bounding set goes here, as rootfs's own setpriv(1) may not know it; until the last line root keeps
     what it needs for mounting as inheritable capabilities."""
-    bounding = config["process"]["capabilities"]["bounding"]
+    bounding = config["process"].get("capabilities", {}).get("bounding", [])
     # Two, as what is not in the bounding set can't be made inheritable any more (capabilities(7)).
     words = ["setpriv", f"--inh-caps={_add(_FOR_SET_UP)}"]
     words += ["setpriv", f"--bounding-set={','.join(['-all', _add(bounding)]).rstrip(',')}"]
-    return [*words, "--no-new-privs"] if config["process"]["noNewPrivileges"] else words
+    return [*words, "--no-new-privs"] if config["process"].get("noNewPrivileges") else words
 
 
 def _add(capabilities: Sequence[str]) -> str:
@@ -90,26 +108,27 @@ def _drop(capabilities: Sequence[str]) -> str:
 
 
 def _inside(root: str, config: Config) -> Iterator[str]:
-    yield f"hostname {shlex.quote(config['hostname'])}"
-    for key, value in config["linux"]["sysctl"].items():
+    if "hostname" in config:
+        yield f"hostname {shlex.quote(config['hostname'])}"
+    for key, value in config["linux"].get("sysctl", {}).items():
         yield f"echo {shlex.quote(value)} > /proc/sys/{key.replace('.', '/')}"
     yield "umask 0"
-    first = config["mounts"][0]
-    if first["destination"] == "/":
+    first: Config = next(iter(config.get("mounts", [])), {})
+    if first.get("destination") == "/":
         options = ",".join(["nodev", *first["options"]])
         yield shlex.join(["mount", "-t", first["type"], "-o", options, first["source"], root])
     else:
         yield shlex.join(["mount", "--bind", root, root])
         yield shlex.join(["mount", "-o", "remount,bind,nodev", root])
     yield f"cd {shlex.quote(root)}"
-    for entry in config["mounts"]:
+    for entry in config.get("mounts", []):
         if entry["destination"] != "/":
             yield from _mount(entry)
         if entry["destination"] == "/dev":
             yield from (f"mknod -m 666 dev/{name} c {major} {minor}" for name, major, minor in DEVICES)
             yield from (f"ln -s {target} dev/{name}" for name, target in DEVICE_LINKS)
-    yield from _each(config["linux"]["maskedPaths"], _MASK)
-    yield from _each(config["linux"]["readonlyPaths"], _MAKE_READONLY)
+    yield from _each(config["linux"].get("maskedPaths", []), _MASK)
+    yield from _each(config["linux"].get("readonlyPaths", []), _MAKE_READONLY)
     yield f"mkdir -p ./{shlex.quote(config['process']['cwd'].lstrip('/'))} {_OLD_ROOT}"
     yield f"pivot_root . {_OLD_ROOT}"
     yield "cd /"
@@ -122,32 +141,41 @@ def _each(paths: Sequence[str], act: str) -> Iterator[str]:
 
 def _mount(entry: Config) -> Iterator[str]:
     here = entry["destination"].lstrip("/")
-    options = [option for option in entry["options"] if option not in _NOT_FOR_THE_MOUNT]
-    if entry["type"] != "bind":
+    plain = [_of_one_mount(option) for option in entry.get("options", [])]
+    options = [option for option in plain if option not in _NOT_FOR_THE_MOUNT]
+    kind = str(entry.get("type", "none"))
+    if not MountOptions(entry).bind:
+        words = ["mount", "-t", kind, *(["-o", ",".join(options)] if options else [])]
         yield shlex.join(["mkdir", "-p", here])
-        yield shlex.join(["mount", "-t", entry["type"], "-o", ",".join(options), entry["source"], here])
+        yield shlex.join([*words, entry.get("source", kind), here])
         return
     source = shlex.quote(entry["source"])
     parent, here = shlex.quote(os.path.dirname(here) or "."), shlex.quote(here)
     yield f"if test -d {source}; then mkdir -p {here}; else mkdir -p {parent}; touch {here}; fi"
-    yield f"mount --{'rbind' if 'rbind' in entry['options'] else 'bind'} {source} {here}"
+    yield f"mount --{'rbind' if 'rbind' in entry.get('options', []) else 'bind'} {source} {here}"
     attributes = [option for option in options if option in mount.ATTRIBUTES]
     if attributes:
         yield f"mount -o remount,bind,{','.join(attributes)} {here}"
 
 
+def _of_one_mount(option: str) -> str:
+    """The option for a single mount that stands for one of a whole tree."""
+    plain = option[1:]
+    return plain if option.startswith("r") and plain in _ATTRIBUTES else option
+
+
 def _become_command(config: Config) -> Iterator[str]:
     """All that is left of the old root goes, and the shell becomes the command."""
     process = config["process"]
-    environment = list(process["env"])
+    environment = list(process.get("env", []))
     yield from (f"export {shlex.quote(entry)}" for entry in environment if entry.startswith("PATH="))
     yield f"umount -l /{_OLD_ROOT}"
     yield f"rmdir /{_OLD_ROOT}"
-    if config["root"]["readonly"]:
+    if config["root"].get("readonly"):
         yield "mount -o remount,bind,ro /"
     yield f"cd {shlex.quote(process['cwd'])}"
     yield "umask 022"
-    user = process["user"]
+    user = process.get("user", {"uid": 0, "gid": 0})
     words = ["exec", "env", "-i", *environment, "HOME=/", "setpriv", f"--inh-caps={_drop(_FOR_SET_UP)}"]
     if user["uid"] or user["gid"]:
         words += [f"--reuid={user['uid']}", f"--regid={user['gid']}", "--clear-groups"]

@@ -17,7 +17,8 @@ from typing import Any
 from .. import host
 from ..converge import Failure
 from ..kernel import capability
-from .bundle import OCI_VERSION, USER_ANNOTATION
+from . import config as configuration
+from .bundle import GROUPS_ANNOTATION, OCI_VERSION, USER_ANNOTATION, Refused
 
 Entry = Mapping[str, Any]
 Config = dict[str, Any]
@@ -41,6 +42,14 @@ DEFAULT_CAPABILITIES = (
 which ping(8) does without when net.ipv4.ping_group_range lets it, and MKNOD, which is the host's disks
 without a device filter."""
 
+_VERSION_WITH_TIME = "1.1.0"
+"""The first of the spec that has time namespaces."""
+
+ID_RANGE = 65536
+"""How many ids a container with a user namespace has: all that 16 bits can tell apart."""
+
+INIT = "/dev/init"
+
 ETC_FILES = ("hostname", "hosts", "resolv.conf")
 """The files of its own that a container has in /etc."""
 
@@ -62,8 +71,9 @@ MASKED_PATHS = (
 
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup")
-_PING = {"net.ipv4.ping_group_range": "0 2147483647"}
+_NAMESPACE_OPTIONS = {"pid": "pid", "ipc": "ipc", "uts": "uts", "cgroup": "cgroupns"}
+_PING = "net.ipv4.ping_group_range"
+_LAST_GROUP = 2147483647
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class Host:
     ``layers`` are the directories of its root file system, lowest first; ``network`` is whether
     it has one of its own declared; ``cgroup`` the path of its cgroup below the cgroup2 mount, None where
     systemd decides. ``resolver`` are the lines of the host's resolv.conf(5) by keyword; ``capabilities`` all
-    that a process of this host may have.
+    that a process of this host may have. ``ids`` are the first uid and gid of the range that is the
+    container's with a user namespace; ``init`` is the program that reaps processes where that is asked for.
     """
 
     layers: Sequence[str]
@@ -81,28 +92,100 @@ class Host:
     cgroup: str | None = None
     resolver: Mapping[str, Sequence[str]] = field(default_factory=dict)
     capabilities: Sequence[str] = capability.NAMES
+    ids: tuple[int, int] | None = None
+    init: str | None = None
 
 
 def config(declared: Entry, given: Host) -> Config:
     """The container's config.json. Raises Failure."""
-    privileged = declared["privileged"]
-    linux: Config = {
-        "namespaces": _namespaces(declared, given),
-        "sysctl": _sysctls(declared),
-        "maskedPaths": [] if privileged else list(MASKED_PATHS),
-        "readonlyPaths": [] if privileged else list(READONLY_PATHS),
-    }
-    if given.cgroup is not None:
-        linux["cgroupsPath"] = given.cgroup
-    return {
-        "ociVersion": OCI_VERSION,
-        "hostname": hostname(declared),
+    config: Config = {
+        "ociVersion": _VERSION_WITH_TIME if "time_offsets" in declared else OCI_VERSION,
         "root": {"path": _root(declared, given), "readonly": declared["rootfs_mode"] == "read_only"},
         "process": _process(declared, given),
         "mounts": _mounts(declared, given),
-        "linux": linux,
-        "annotations": {USER_ANNOTATION: declared["user"]} if "user" in declared else {},
+        "linux": _linux(declared, given),
+        "annotations": _annotations(declared),
     }
+    if declared["uts"] == "private":
+        config["hostname"] = hostname(declared)
+    elif "hostname" in declared:
+        raise Failure("hostname: with uts: host it is the host's, which is not changed; nothing was changed.")
+    merged: Config = _merge(config, declared.get("oci", {}))
+    try:
+        configuration.check(merged)
+    except Refused as refused:
+        raise Failure(f"oci: {refused}; nothing was changed.") from None
+    return merged
+
+
+def _merge(value: Any, patch: Any) -> Any:
+    """``value`` with a JSON merge patch applied (RFC 7396)."""
+    if not isinstance(patch, Mapping):
+        return patch
+    target = dict(value) if isinstance(value, Mapping) else {}
+    for key, item in patch.items():
+        if item is None:
+            target.pop(key, None)
+        else:
+            target[key] = _merge(target.get(key), item)
+    return target
+
+
+def _linux(declared: Entry, given: Host) -> Config:
+    linux: Config = {
+        "namespaces": _namespaces(declared, given),
+        "sysctl": {},
+        "maskedPaths": _hidden_paths(declared, MASKED_PATHS, declared.get("mask", [])),
+        "readonlyPaths": _hidden_paths(declared, READONLY_PATHS),
+    }
+    if given.cgroup is not None:
+        linux["cgroupsPath"] = given.cgroup
+    if has_user_namespace(declared):
+        linux.update(_id_mappings(declared, given))
+    linux["sysctl"] = _sysctls(declared, linux.get("gidMappings"))
+    if "time_offsets" in declared:
+        linux["timeOffsets"] = {
+            clock: {"secs": seconds} for clock, seconds in declared["time_offsets"].items()
+        }
+    return linux
+
+
+def _hidden_paths(declared: Entry, default: Sequence[str], own: Sequence[str] = ()) -> list[str]:
+    """What is masked or read-only by default, but for what is declared not to be, and beside ``own``."""
+    shown = declared.get("unmask", [])
+    kept = [] if declared["privileged"] or "ALL" in shown else [path for path in default if path not in shown]
+    return [*kept, *(path for path in own if path not in kept)]
+
+
+def has_user_namespace(declared: Entry) -> bool:
+    return bool(declared["userns"] == "auto" or "uidmap" in declared or "gidmap" in declared)
+
+
+def _id_mappings(declared: Entry, given: Host) -> Config:
+    """As declared, one standing for both, else the range that is the container's."""
+    keys = ("containerID", "hostID", "size")
+    ranges = [declared.get("uidmap", declared.get("gidmap")), declared.get("gidmap", declared.get("uidmap"))]
+    if ranges[0] is None:
+        ranges = [[[0, first, ID_RANGE]] for first in given.ids or (0, 0)]
+    names = ("uidMappings", "gidMappings")
+    return {
+        name: [dict(zip(keys, each)) for each in declared_ranges or []]
+        for name, declared_ranges in zip(names, ranges)
+    }
+
+
+def _annotations(declared: Entry) -> dict[str, str]:
+    annotations = dict(declared.get("annotations", {}))
+    if "user" in declared:
+        annotations[USER_ANNOTATION] = declared["user"]
+    if "group_add" in declared:
+        annotations[GROUPS_ANNOTATION] = ",".join(declared["group_add"])
+    return annotations
+
+
+def stop_signal(declared: Entry) -> str:
+    """An init system inside takes SIGRTMIN+3 for a request to halt (systemd(1), "Signals")."""
+    return str(declared.get("stop_signal", "SIGRTMIN+3" if declared.get("systemd") else "SIGTERM"))
 
 
 def etc_files(declared: Entry, given: Host) -> dict[str, str]:
@@ -144,18 +227,30 @@ def is_loopback(address: str) -> bool:
 
 
 def _namespaces(declared: Entry, given: Host) -> list[dict[str, str]]:
-    namespaces = [{"type": kind} for kind in _NAMESPACES]
-    if declared["network"] == "host":
+    kinds = [kind for kind, option in _NAMESPACE_OPTIONS.items() if declared[option] == "private"]
+    kinds += ["mount"]
+    kinds += ["user"] if has_user_namespace(declared) else []
+    kinds += ["time"] if "time_offsets" in declared else []
+    namespaces = [{"type": kind} for kind in kinds]
+    network = declared["network"]
+    if network == "host":
         return namespaces
-    if declared["network"] == "auto" and given.network:
-        return [*namespaces, {"type": "network", "path": f"/run/netns/{declared['name']}"}]
+    if network == "auto" and given.network:
+        network = f"ns:/run/netns/{declared['name']}"
+    if network.startswith("ns:"):
+        return [*namespaces, {"type": "network", "path": network[len("ns:") :]}]
     return [*namespaces, {"type": "network"}]
 
 
-def _sysctls(declared: Entry) -> dict[str, str]:
+def _sysctls(declared: Entry, groups: Sequence[Mapping[str, int]] | None) -> dict[str, str]:
+    """Beside what is declared, every group may ping (icmp(7)): all that there are, or all that are mapped."""
     own = declared.get("sysctl", {})
     if declared["network"] != "host":
-        return {**_PING, **own}
+        first, last = 0, _LAST_GROUP
+        if groups:
+            first = min(each["containerID"] for each in groups)
+            last = min(last, max(each["containerID"] + each["size"] - 1 for each in groups))
+        return {_PING: f"{first} {last}", **own}
     for key in own:
         if key.startswith("net."):
             raise Failure(
@@ -181,7 +276,7 @@ def _process(declared: Entry, given: Host) -> Config:
     process: Config = {
         "terminal": False,
         "user": {"uid": _number(user), "gid": _number(group)},
-        "args": list(declared["command"]),
+        "args": [*_init_command(declared, given), *declared["command"]],
         "env": [f"{name}={value}" for name, value in _environment(declared).items()],
         "cwd": declared["workdir"],
         "capabilities": _capabilities(declared, given),
@@ -193,7 +288,28 @@ def _process(declared: Entry, given: Host) -> Config:
     }
     if "oom_score_adj" in declared:
         process["oomScoreAdj"] = declared["oom_score_adj"]
+    if "umask" in declared:
+        process["user"]["umask"] = int(declared["umask"], 8)
+    for option, name in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
+        if declared.get(option, "unconfined") != "unconfined":
+            process[name] = declared[option]
     return process
+
+
+def _init_command(declared: Entry, given: Host) -> list[str]:
+    """The init that the command is a child of, as a file that is mounted there."""
+    return [INIT, "--"] if _init(declared, given) else []
+
+
+def _init(declared: Entry, given: Host) -> str | None:
+    if not declared["init"]:
+        return None
+    if given.init is None:
+        raise Failure(
+            "init: there is none on this host, it takes catatonit or tini as the packages of these names "
+            "install them, or the path of another in init_path; nothing was changed."
+        )
+    return given.init
 
 
 def _number(identity: str) -> int:
@@ -202,7 +318,9 @@ def _number(identity: str) -> int:
 
 
 def _environment(declared: Entry) -> dict[str, str]:
-    return {"PATH": PATH, "HOSTNAME": hostname(declared), **declared.get("env", {})}
+    """Beside what is declared; an init system looks at ``container`` (systemd.io/CONTAINER_INTERFACE)."""
+    own = {"container": "bare-containers"} if declared["systemd"] else {}
+    return {"PATH": PATH, "HOSTNAME": hostname(declared), **own, **declared.get("env", {})}
 
 
 def _capabilities(declared: Entry, given: Host) -> dict[str, list[str]]:
@@ -241,7 +359,7 @@ def _mounts(declared: Entry, given: Host) -> list[Config]:
     """In the order in which they are made. What the user mounts at the place of a default mount replaces
     it."""
     directory = host.directory(declared["name"])
-    own = [{"type": "bind", **volume} for volume in declared.get("volumes", [])]
+    own = [_volume(volume) for volume in declared.get("volumes", [])]
     own += [
         _tmpfs(path, ["nosuid", "nodev", "mode=1777"], options)
         for path, options in declared.get("tmpfs", {}).items()
@@ -250,10 +368,33 @@ def _mounts(declared: Entry, given: Host) -> list[Config]:
     default = [
         *_kernel_mounts(declared),
         _tmpfs("/tmp", ["nosuid", "nodev", "mode=1777", "size=64m"], []),
-        *(_etc_mount(directory, name) for name in ETC_FILES),
+        *(_systemd_mounts() if declared["systemd"] else []),
+        *(_etc_mount(declared, directory, name) for name in ETC_FILES),
     ]
+    init = _init(declared, given)
+    if init is not None:
+        default.append({"destination": INIT, "type": "bind", "source": init, "options": ["bind", "ro"]})
     root = [_overlay(directory, given)] if has_overlay(declared) else []
     return [*root, *(mount for mount in default if mount["destination"] not in taken), *own]
+
+
+def _volume(volume: Mapping[str, Any]) -> Config:
+    """With what is mounted below the source, what is said of the volume is said of all that (rro, ...)."""
+    options = volume["options"]
+    if "rbind" in options:
+        options = [
+            f"r{option}" if option in _ATTRIBUTES or option == "idmap" else option for option in options
+        ]
+    return {"type": "bind", **volume, "options": options}
+
+
+_ATTRIBUTES = ("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec")
+
+
+def _systemd_mounts() -> list[Config]:
+    """What an init system writes to before it has mounted anything (systemd.io/CONTAINER_INTERFACE)."""
+    options = ["nosuid", "nodev", "mode=755"]
+    return [_mount(path, "tmpfs", options) for path in ("/run", "/run/lock", "/var/log/journal")]
 
 
 def _overlay(directory: Path, given: Host) -> Config:
@@ -273,15 +414,17 @@ def _kernel_mounts(declared: Entry) -> list[Config]:
     """The kernel's own file systems, as runc mounts them; the cgroup is read-only unless privileged."""
     view = ["nosuid", "noexec", "nodev"]
     readonly = [] if declared["privileged"] else ["ro"]
+    delegated = [] if declared["systemd"] else readonly
+    shm = declared.get("shm_size", 65536 << 10)
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
     return [
         _mount("/proc", "proc", view),
         _mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
         _mount("/dev/pts", "devpts", pts),
-        _mount("/dev/shm", "tmpfs", [*view, "mode=1777", "size=65536k"], "shm"),
+        _mount("/dev/shm", "tmpfs", [*view, "mode=1777", f"size={shm >> 10}k"], "shm"),
         _mount("/dev/mqueue", "mqueue", view),
         _mount("/sys", "sysfs", [*view, *readonly]),
-        _mount("/sys/fs/cgroup", "cgroup2", [*view, *readonly], "cgroup"),
+        _mount("/sys/fs/cgroup", "cgroup2", [*view, *delegated], "cgroup"),
     ]
 
 
@@ -300,12 +443,13 @@ def _tmpfs(path: str, default: list[str], options: list[str]) -> Config:
     return _mount(path, "tmpfs", [*kept, *(option for option in options if option not in opposite.values())])
 
 
-def _etc_mount(directory: Path, name: str) -> Config:
+def _etc_mount(declared: Entry, directory: Path, name: str) -> Config:
+    idmap = ["idmap"] if has_user_namespace(declared) else []
     return {
         "destination": f"/etc/{name}",
         "type": "bind",
         "source": f"{directory}/etc/{name}",
-        "options": ["bind", "nosuid", "noexec", "nodev"],
+        "options": ["bind", "nosuid", "noexec", "nodev", *idmap],
     }
 
 

@@ -9,6 +9,7 @@ Both act for many containers at a time, with one program.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import subprocess
@@ -20,9 +21,10 @@ from typing import Any, Protocol
 
 from .. import host
 from ..converge import Failure
-from ..kernel import file, process
+from ..kernel import cgroup, file, process
 from . import bundle
 from .installation import LAUNCHER, run_launcher
+from .spec import stop_signal
 
 Failures = Mapping[str, str]
 """One sentence for each container that something did not succeed for."""
@@ -38,11 +40,15 @@ _ENDED = ("inactive", "failed")
 
 @dataclass(frozen=True)
 class Stop:
-    """How a container is asked to end, before it is killed: a signal's number, and seconds."""
+    """How a container is asked to end, before it is killed: a signal's number, and seconds.
+
+    ``cgroup`` is where all its processes are, None where that is for systemd to know.
+    """
 
     name: str
     signal: int
     timeout: int
+    cgroup: Path | None = None
 
 
 class Supervisor(Protocol):
@@ -65,9 +71,14 @@ class Supervisor(Protocol):
     def stop(self, stops: Sequence[Stop]) -> Failures:
         """Stops containers, all at a time; those that do not run are fine."""
 
+    def freeze(self, stop: Stop, frozen: bool) -> None:
+        """Has all processes of a container stand still, or go on. Raises Failure, OSError."""
+
     def start_commands(self, name: str) -> tuple[str, ...]: ...
 
     def stop_commands(self, stop: Stop) -> tuple[str, ...]: ...
+
+    def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]: ...
 
 
 class Direct:
@@ -85,12 +96,11 @@ class Direct:
         return running(name) is not None
 
     def start(self, names: Sequence[str]) -> Failures:
-        done = run_launcher("start", *names)
-        told = dict(line.split(": ", 1) for line in done.stderr.splitlines() if ": " in line)
-        return {name: told[name] for name in names if name in told} or _crash(done, names)
+        return _told(run_launcher("start", *names), names)
 
     def stop(self, stops: Sequence[Stop]) -> Failures:
-        """Asks all, waits for each until its own time is up, kills those that are left."""
+        """Asks all, waits for each until its own time is up, kills those that are left with all they have
+        started."""
         began = time.monotonic()
         pidfds = {stop: pidfd for stop in stops for pidfd in [_open(stop.name)] if pidfd is not None}
         for stop, pidfd in pidfds.items():
@@ -99,14 +109,15 @@ class Direct:
         for stop, pidfd in sorted(pidfds.items(), key=lambda item: item[0].timeout):
             if not process.wait_for_end(pidfd, began + stop.timeout - time.monotonic()):
                 process.send_signal(pidfd, _SIGKILL)
-                if not process.wait_for_end(pidfd, _KILL_SECONDS):
-                    failures[stop.name] = f"Killed, it has not ended within {_KILL_SECONDS:g} seconds."
+            ended = stop.cgroup is None or cgroup.kill(stop.cgroup, _KILL_SECONDS)
+            if not ended or not process.wait_for_end(pidfd, _KILL_SECONDS):
+                failures[stop.name] = f"Killed, it has not ended within {_KILL_SECONDS:g} seconds."
             os.close(pidfd)
-        for stop in stops:
-            if stop.name not in failures:
-                for name in ("state.json", "config.json"):
-                    file.remove(host.RUN / stop.name / name)
-        return failures
+        return {**failures, **_end([stop.name for stop in stops if stop.name not in failures])}
+
+    def freeze(self, stop: Stop, frozen: bool) -> None:
+        if stop.cgroup is not None and not cgroup.set_frozen(stop.cgroup, frozen, _KILL_SECONDS):
+            raise Failure(f"state: {stop.name} did not {'pause' if frozen else 'go on'} in time.")
 
     def start_commands(self, name: str) -> tuple[str, ...]:
         return (shlex.join([LAUNCHER, "start", name]),)
@@ -117,8 +128,12 @@ class Direct:
         ask = f"kill -{stop.signal} $pid"
         # A timeout of 0 is none to timeout(1).
         wait = f"timeout {stop.timeout} tail --pid=$pid -f /dev/null || " if stop.timeout else ""
-        wait += "kill -KILL $pid && tail --pid=$pid -f /dev/null"
-        return (f"{read}; {ask}; {wait}; rm -f {run}/state.json {run}/config.json",)
+        kill = f"echo 1 > {stop.cgroup}/cgroup.kill" if stop.cgroup else "kill -KILL $pid"
+        wait += f"{kill} && tail --pid=$pid -f /dev/null"
+        return (f"{read}; {ask}; {wait}; rm -f {run}/state.json {run}/config.json {run}/{bundle.FILTER}",)
+
+    def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]:
+        return (f"echo {int(frozen)} > {stop.cgroup}/cgroup.freeze",)
 
 
 class Systemd:
@@ -164,6 +179,14 @@ class Systemd:
         unit = host.unit(stop.name)
         return (f"systemctl stop {unit}", f"systemctl reset-failed {unit} 2>/dev/null || true")
 
+    def freeze(self, stop: Stop, frozen: bool) -> None:
+        done = _systemctl("freeze" if frozen else "thaw", host.unit(stop.name))
+        if done.returncode:
+            raise Failure(f"state: {' '.join(done.stderr.split())}")
+
+    def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]:
+        return (f"systemctl {'freeze' if frozen else 'thaw'} {host.unit(stop.name)}",)
+
 
 def unit_text(declared: Mapping[str, Any]) -> str:
     """The container's unit (systemd.service(5)).
@@ -173,6 +196,8 @@ def unit_text(declared: Mapping[str, Any]) -> str:
     without giving up.
     """
     name = declared["name"]
+    hooks = declared.get("oci", {}).get("hooks", {})
+    poststop = f"ExecStopPost={LAUNCHER} poststop {name}\n" if hooks.get("poststop") else ""
     return f"""\
 # Kept by the module bare.containers.container_process, which undoes what is changed here.
 [Unit]
@@ -186,12 +211,12 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=all
 ExecStart={LAUNCHER} start {name}
-SyslogIdentifier={name}
+{poststop}SyslogIdentifier={name}
 Delegate=yes
 OOMPolicy=continue
 TimeoutStartSec={_START_SECONDS}
 KillMode=mixed
-KillSignal={declared["stop_signal"]}
+KillSignal={stop_signal(declared)}
 TimeoutStopSec={declared["stop_timeout"] or "1ms"}
 Restart={_RESTART[declared["restart_policy"]]}
 RestartSec=1
@@ -257,14 +282,31 @@ def _wait_for_launcher(descriptor: int, name: str) -> None:
 _SIGKILL = 9
 
 
+def _end(names: Sequence[str]) -> Failures:
+    """What is to be done for containers that have ended: their hooks, if any, and what tells of them goes."""
+    hooked = []
+    for name in names:
+        config = json.loads(file.read_text(host.RUN / name / "config.json") or "{}")
+        if bundle.has_hooks(config, "poststop"):
+            hooked.append(name)
+        else:
+            bundle.forget_run(str(host.RUN / name))
+    done = run_launcher("poststop", *hooked) if hooked else None
+    return _told(done, hooked) if done else {}
+
+
 def _open(name: str) -> int | None:
     found = running(name)
     return process.open_process(*found) if found else None
 
 
-def _crash(done: subprocess.CompletedProcess[str], names: Sequence[str]) -> Failures:
+def _told(done: subprocess.CompletedProcess[str], names: Sequence[str]) -> Failures:
+    """What the launcher has said of each container, or of all where it has crashed."""
     if done.returncode == 0:
         return {}
+    lines = dict(line.split(": ", 1) for line in done.stderr.splitlines() if ": " in line)
+    if any(name in lines for name in names):
+        return {name: lines[name] for name in names if name in lines}
     told = " ".join(done.stderr.split())
     return dict.fromkeys(names, f"{LAUNCHER} ended with status {done.returncode}: {told}")
 

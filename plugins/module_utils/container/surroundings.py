@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 from .. import host
 from ..converge import Failure
 from ..kernel import capability, file, mount
-from . import spec
+from . import bundle, spec
+from .supervisor import running
 
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 
@@ -28,6 +30,8 @@ def read(declared: Mapping[str, Any], supervisor: str) -> spec.Host:
         cgroup=_cgroup(name) if supervisor == "direct" else None,
         resolver=_resolver(),
         capabilities=_capabilities(),
+        ids=identities(name) if declared["userns"] == "auto" else None,
+        init=_init_program(declared),
     )
 
 
@@ -67,6 +71,17 @@ def own_cgroup(name: str) -> Path | None:
     return Path(top, "bare", name)
 
 
+def cgroup(name: str) -> Path | None:
+    """The cgroup that a running container was started in, None where it does not run. Raises OSError."""
+    top, found = cgroup_mount(), running(name)
+    if top is None or found is None:
+        return None
+    path = Path(top + bundle.cgroup_of(found[0]))
+    # An init system inside moves itself to one below.
+    names = (name, host.unit(name))
+    return next((place for place in (path, *path.parents) if place.name in names), path)
+
+
 def _cgroup(name: str) -> str:
     """The container's cgroup below the cgroup2 mount. Raises Failure."""
     top = cgroup_mount()
@@ -77,6 +92,69 @@ def _cgroup(name: str) -> str:
         )
     declared = str((host.Declaration(name, "cgroup").read() or {}).get("path", ""))
     return declared[len(top) :] if declared.startswith(f"{top}/") else f"/bare/{name}"
+
+
+def _init_program(declared: Mapping[str, Any]) -> str | None:
+    """The program that reaps a container's processes, as Debian and Fedora install them. Both are static."""
+    if "init_path" in declared:
+        return str(declared["init_path"])
+    return next((path for path in _INITS if os.path.exists(path)), None)
+
+
+_INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit", "/usr/bin/tini-static")
+
+
+def identities(name: str) -> tuple[int, int]:
+    """The first uid and gid of the container's own range of ids on the host.
+
+    It is the one that it has, else the first that no other has, in what subuid(5) and subgid(5) give to the
+    user ``containers``. Raises Failure, OSError.
+    """
+    ranges = [_subordinate(kind) for kind in ("uid", "gid")]
+    taken = _taken_ids()
+    if name not in taken or any(taken[name][each] not in ranges[each] for each in (0, 1)):
+        places = zip(*(range(ids.start, ids.stop - spec.ID_RANGE + 1, spec.ID_RANGE) for ids in ranges))
+        others = [first for other, first in taken.items() if other != name]
+        free = (place for place in places if all(place[0] != uid and place[1] != gid for uid, gid in others))
+        first = next(free, None)
+        if first is None:
+            raise Failure(
+                f"userns: 'auto' takes {spec.ID_RANGE} ids that no other container has, and those of "
+                f"{_ID_OWNER!r} in /etc/subuid and /etc/subgid are used up; nothing was changed."
+            )
+        taken[name] = first
+    return taken[name]
+
+
+_ID_OWNER = "containers"
+
+
+@functools.cache
+def _taken_ids() -> dict[str, tuple[int, int]]:
+    """The first uid and gid of every container that has a range, by name; those given in this run come to
+    it."""
+    taken = {}
+    for path in (host.STATE / "containers").glob("*/config.json"):
+        try:
+            linux = json.loads(file.read_text(path) or "{}")["linux"]
+            taken[path.parent.name] = (linux["uidMappings"][0]["hostID"], linux["gidMappings"][0]["hostID"])
+        except (KeyError, IndexError, TypeError, ValueError):
+            continue
+    return taken
+
+
+@functools.cache
+def _subordinate(kind: str) -> range:
+    path = f"/etc/sub{kind}"
+    for line in (file.read_text(Path(path)) or "").splitlines():
+        owner, *numbers = line.split(":")
+        if owner == _ID_OWNER and len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            first, count = map(int, numbers)
+            return range(first, first + count)
+    raise Failure(
+        f"userns: 'auto' takes ids from {path}, which has none for the user {_ID_OWNER!r}; a line such as "
+        f"'{_ID_OWNER}:2147483648:1073741824' there gives them; nothing was changed."
+    )
 
 
 @functools.cache

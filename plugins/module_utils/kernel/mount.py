@@ -17,8 +17,6 @@ _AT_RECURSIVE = 0x8000
 # include/uapi/linux/mount.h
 MS_BIND = 0x1000
 MS_REC = 0x4000
-MS_PRIVATE = 0x40000
-MS_SHARED = 0x100000
 MNT_DETACH = 2
 
 ATTRIBUTES = {
@@ -26,13 +24,20 @@ ATTRIBUTES = {
     "nosuid": 0x2,
     "nodev": 0x4,
     "noexec": 0x8,
+    "relatime": 0x0,
     "noatime": 0x10,
     "strictatime": 0x20,
     "nodiratime": 0x80,
+    "nosymfollow": 0x200000,
 }
 """MOUNT_ATTR_* by their names in mount(8): what holds for one mount, not for the file system behind it."""
 
+PROPAGATION = {"unbindable": 0x20000, "private": 0x40000, "slave": 0x80000, "shared": 0x100000}
+"""MS_* by their names in mount(8) (mount_namespaces(7))."""
+
 _ATIME = 0x70
+_ATIMES = ("relatime", "noatime", "strictatime")
+_IDMAP = 0x100000
 
 _OPEN_TREE_CLONE = 1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -72,11 +77,6 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
 def bind(source: str, target: str) -> None:
     """Mounts ``source`` at ``target`` too; both exist, both are directories or neither is. Raises OSError."""
     mount(source, target, "none", MS_BIND)
-
-
-def set_propagation(target: str, propagation: int) -> None:
-    """Makes a mount MS_PRIVATE or MS_SHARED, with MS_REC all below it too (mount_namespaces(7))."""
-    mount("none", target, "none", propagation)
 
 
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
@@ -127,10 +127,30 @@ def set_attributes(
         attr_set=sum(ATTRIBUTES[name] for name in add),
         attr_clr=sum(ATTRIBUTES[name] for name in remove or []),
     )
-    if attributes.attr_set & _ATIME:
+    if any(name in _ATIMES for name in add):
         attributes.attr_clr |= _ATIME
-    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    call("mount_setattr", tree, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    _set(tree, attributes, recursive)
+
+
+def set_propagation(tree: int | str, propagation: str, *, recursive: bool = False) -> None:
+    """Gives the mount ``tree``, a descriptor or a path, a PROPAGATION. Raises OSError (mount_setattr(2))."""
+    _set(tree, _Attributes(propagation=PROPAGATION[propagation]), recursive)
+
+
+def map_ids(tree: int, user_namespace: int, *, recursive: bool = False) -> None:
+    """Shows the owners of all files in the detached ``tree`` as the user namespace maps them.
+
+    An id that it maps from 0 to 100000 is 0 on the disk and 100000 through the mount. Raises OSError, EINVAL
+    where the file system can't (mount_setattr(2), ID-mapped mounts).
+    """
+    _set(tree, _Attributes(attr_set=_IDMAP, userns_fd=user_namespace), recursive)
+
+
+def _set(tree: int | str, attributes: _Attributes, recursive: bool) -> None:
+    directory, path = (AT_FDCWD, tree) if isinstance(tree, str) else (tree, "")
+    flags = (0 if path else _AT_EMPTY_PATH) | (_AT_RECURSIVE if recursive else 0)
+    size = ctypes.sizeof(attributes)
+    call("mount_setattr", directory, os.fsencode(path), flags, ctypes.byref(attributes), size)
 
 
 def attach(tree: int, target: int) -> None:

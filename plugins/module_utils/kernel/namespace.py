@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .syscall import call
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Map = list[tuple[int, int, int]]
+    """Ranges of ids: the first inside, the first outside, how many (user_namespaces(7))."""
+
 FLAGS = {
+    "time": 0x00000080,
     "mnt": 0x00020000,
     "cgroup": 0x02000000,
     "uts": 0x04000000,
@@ -42,6 +51,73 @@ def enter(descriptor: int, *names: str) -> None:
 def open_file(path: str) -> int:
     """Opens a namespace's file, ``/run/netns/NAME`` or ``/proc/PID/ns/NAME``, for enter(). Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def new_user(uids: Map, gids: Map) -> int:
+    """A new user namespace with these maps, as a descriptor for enter(), with nobody in it yet.
+
+    Raises OSError, such as ENOSPC for /proc/sys/user/max_user_namespaces, EINVAL for maps that overlap.
+    """
+    with _Inhabitant(lambda: unshare("user")) as pid:
+        for name, ranges in (("uid_map", uids), ("gid_map", gids)):
+            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+                file.write("".join(f"{inside} {outside} {count}\n" for inside, outside, count in ranges))
+        return open_file(f"/proc/{pid}/ns/user")
+
+
+def user_maps(descriptor: int) -> tuple[Map, Map]:
+    """The maps of uids and gids of a user namespace, to the ids of ours. Raises OSError."""
+    with _Inhabitant(lambda: enter(descriptor, "user")) as pid:
+        uids, gids = (_read_map(f"/proc/{pid}/{name}") for name in ("uid_map", "gid_map"))
+        return uids, gids
+
+
+def _read_map(path: str) -> Map:
+    with open(path, encoding="ascii") as file:
+        lines = [line.split() for line in file.read().splitlines()]
+    return [(int(inside), int(outside), int(count)) for inside, outside, count in lines]
+
+
+class _Inhabitant:
+    """Context manager: the PID of a process in another user namespace, which only is.
+
+    The maps of one are written and read from outside, by way of a process that is in it.
+    """
+
+    def __init__(self, move: Callable[[], None]) -> None:
+        self._move = move
+
+    def __enter__(self) -> int:
+        ready, came = os.pipe()
+        self._leave, self._stay = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._stay)
+            self._live(came)
+        os.close(came)
+        os.close(self._leave)
+        failure = os.read(ready, 1)
+        os.close(ready)
+        if failure != b"\0":
+            self.__exit__()
+            code = failure[0] if failure else errno.EIO
+            raise OSError(code, os.strerror(code), "user namespace")
+        return self._pid
+
+    def __exit__(self, *_exception: object) -> None:
+        os.close(self._stay)
+        os.waitpid(self._pid, 0)
+
+    def _live(self, came: int) -> None:
+        """The process's whole life. Never returns."""
+        try:
+            self._move()
+            os.write(came, b"\0")
+            os.read(self._leave, 1)
+        except OSError as error:
+            os.write(came, bytes([error.errno or errno.EIO]))
+        finally:
+            os._exit(0)
 
 
 class inside:

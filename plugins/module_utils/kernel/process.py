@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -18,6 +19,11 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 4
+_PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 def start_time(pid: int) -> int | None:
@@ -98,6 +104,40 @@ def reset_signals() -> None:
             # EINVAL: SIGKILL, SIGSTOP, and those that libc keeps to itself.
             continue
     call("sigprocmask", _SIG_SETMASK, bytes(_SIGNAL_SET_SIZE), None)
+
+
+def own_files_as(uid: int, gid: int) -> None:
+    """Files that we make from here on belong to these ids; no capability goes for that (setfsuid(2),
+    SECBIT_NO_SETUID_FIXUP in capabilities(7))."""
+    call("prctl", _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
+    call("setfsuid", uid)
+    call("setfsgid", gid)
+
+
+def adopt_orphans() -> None:
+    """Makes us the parent of descendants whose own has ended (PR_SET_CHILD_SUBREAPER)."""
+    call("prctl", _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def set_personality(domain: str) -> None:
+    """LINUX, or LINUX32, which uname(2) tells a 32-bit machine in. Raises OSError (personality(2))."""
+    call("personality", _PERSONALITIES[domain])
+
+
+def leave_session_keyring() -> None:
+    """Puts an empty session keyring in the place of the one inherited (keyctl(2)); a kernel without keyrings
+    has none. Raises OSError."""
+    try:
+        call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+
+
+def set_domainname(name: str) -> None:
+    """Sets the NIS domain name of our UTS namespace. Raises OSError (setdomainname(2))."""
+    encoded = name.encode()
+    call("setdomainname", encoded, len(encoded))
 
 
 def set_hostname(name: str) -> None:

@@ -79,9 +79,9 @@ def _directory() -> Iterator[None]:
 def _share() -> None:
     """Makes the directory a shared mount (mount_namespaces(7)), mounted on itself if it is no mount yet."""
     try:
-        mount.set_propagation(NETNS, mount.MS_SHARED | mount.MS_REC)
+        mount.set_propagation(NETNS, "shared", recursive=True)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         mount.mount(NETNS, NETNS, "none", mount.MS_BIND | mount.MS_REC)
-        mount.set_propagation(NETNS, mount.MS_SHARED | mount.MS_REC)
+        mount.set_propagation(NETNS, "shared", recursive=True)

@@ -82,7 +82,7 @@ def _enter(target: str) -> None:
     """Makes ``target`` the root of all paths, for this process alone (pivot_root(2), NOTES)."""
     os.umask(0o022)
     namespace.unshare("mnt")
-    mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+    mount.set_propagation("/", "private", recursive=True)
     mount.bind(target, target)
     os.chdir(target)
     mount.pivot_root(".", ".")

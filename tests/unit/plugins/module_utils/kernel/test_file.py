@@ -31,6 +31,8 @@ def start(script, *arguments):
 
 
 HOLD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 with file.lock(Path(sys.argv[1]), timeout=60):
     print("held")
     time.sleep(600)
