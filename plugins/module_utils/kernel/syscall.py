@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -26,6 +27,13 @@ _NUMBERS = {
     "mount_setattr": 442,
 }
 
+# Below that each architecture has its own (arch/x86/entry/syscalls/syscall_64.tbl, and for aarch64
+# include/uapi/asm-generic/unistd.h), and another for its 32-bit programs.
+_OLDER_NUMBERS = {
+    "bpf": {"x86_64": 321, "aarch64": 280},
+    "seccomp": {"x86_64": 317, "aarch64": 277},
+}
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -33,14 +41,27 @@ def call(name: str, *arguments: Any, path: str | None = None) -> int:
     """Calls ``name`` and returns its result; integers go as long, bytes and None as pointers.
 
     ``path`` is what the OSError names as the file concerned. Raises OSError when the result is -1; a kernel
-    that does not know the call gives ENOSYS.
+    that does not know the call, or an architecture whose number for it we don't know, gives ENOSYS.
     """
+    number = _number(name)
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
-    if name in _NUMBERS:
-        result: int = _libc.syscall(ctypes.c_long(_NUMBERS[name]), *words)
+    if number is None:
+        result: int = getattr(_libc, name)(*words)
     else:
-        result = getattr(_libc, name)(*words)
+        result = _libc.syscall(ctypes.c_long(number), *words)
     if result == -1:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), path)
     return result
+
+
+def _number(name: str) -> int | None:
+    """The call's number for this interpreter, or None for one that libc has a function for."""
+    numbers = _OLDER_NUMBERS.get(name)
+    if numbers is None:
+        return _NUMBERS.get(name)
+    machine = os.uname().machine
+    if machine in numbers and ctypes.sizeof(ctypes.c_void_p) == 8:
+        return numbers[machine]
+    reason = f"its number is only known on 64-bit {' and '.join(numbers)}"
+    raise OSError(errno.ENOSYS, reason, f"{name}(2) on {machine}")
