@@ -1,0 +1,567 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Profiles of system calls: read, brought to one form, and compiled into the filter that the launcher loads.
+
+A profile is ``linux.seccomp`` of the OCI runtime spec (config-linux, "Seccomp"), or the superset of it that
+Docker and podman share (docs.docker.com, "Seccomp security profiles for Docker"; seccomp.json(5) of
+containers-common), whose rules hold under conditions. Its normal form is the former, with only what applies.
+
+What a profile does not say is decided so:
+
+- A call of an architecture that the profile does not list ends the process (SIGSYS): the numbers of its calls
+  mean others there, so that a filter without it would be no filter. The machine's own is always in it.
+- A call that is newer than all that the profile names gives ENOSYS unless calls are allowed by default: it
+  can't have been meant, and programs have another way for kernels without it, but not for EPERM.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import json
+import os
+import re
+import reprlib
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..converge import Failure
+from ..kernel import capability
+from ..kernel.seccomp import ACTIONS, FLAGS, INSTRUCTION_SIZE, MAXIMUM_INSTRUCTIONS
+from . import seccomp_default
+
+Profile = dict[str, Any]
+"""``linux.seccomp`` of the OCI runtime spec in normal form: sorted, every value spelled out."""
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the rules of a profile may depend on.
+
+    ``capabilities`` is the container's bounding set, ``kernel`` the version's first two numbers, ``machine``
+    the architecture in uname(2)'s words.
+    """
+
+    capabilities: frozenset[str]
+    kernel: tuple[int, int]
+    machine: str
+
+
+def conditions(capabilities: Iterable[str]) -> Conditions:
+    """Those of a container with these capabilities on this host."""
+    host = os.uname()
+    return Conditions(frozenset(capabilities), _version(host.release), host.machine)
+
+
+def read(declared: str, given: Conditions) -> Profile:
+    """The profile ``default``, or the one in a file, as it applies. Raises Failure."""
+    if declared == DEFAULT:
+        return normalise(seccomp_default.PROFILE, given)
+    try:
+        with open(declared, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise Failure(
+            f"seccomp: {declared!r} can't be read ({error.strerror}), it takes 'default', 'unconfined' or "
+            "the path of a profile on the host; nothing was changed."
+        ) from None
+    except UnicodeDecodeError:
+        raise Failure(f"seccomp: {declared!r} is not JSON but something else; nothing was changed.") from None
+    return parse(text, given, source=declared)
+
+
+def parse(text: str, given: Conditions, source: str = "the profile") -> Profile:
+    """The profile in JSON ``text`` as it applies. Raises Failure, which names ``source``."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"seccomp: {source} is not JSON ({error}); nothing was changed.") from None
+    return normalise(document, given, source)
+
+
+def normalise(document: Any, given: Conditions, source: str = "the profile") -> Profile:
+    """The normal form of a profile in either format. Raises Failure for what is wrong or not supported."""
+    try:
+        return _profile(document, given)
+    except ValueError as error:
+        raise Failure(f"seccomp: {source}: {error}; nothing was changed.") from None
+
+
+# What is written in a profile.
+
+_ACTIONS = {"SCMP_ACT_KILL": "SCMP_ACT_KILL_THREAD", **{action: action for action in ACTIONS}}
+_PERMISSIVE = tuple(ACTIONS[name] for name in ("SCMP_ACT_LOG", "SCMP_ACT_ALLOW"))
+_NUMBERED = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+_ERRNOS = {name: getattr(errno, name) for name in dir(errno) if name.startswith("E")}
+_OPERATORS = {
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+"""enum scmp_compare (seccomp.h)."""
+
+_ARCHITECTURES = tuple(
+    f"SCMP_ARCH_{name}"
+    for name in (
+        *("X86", "X86_64", "X32", "ARM", "AARCH64", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64"),
+        *("MIPSEL64N32", "PPC", "PPC64", "PPC64LE", "S390", "S390X", "PARISC", "PARISC64", "RISCV64"),
+        *("LOONGARCH64", "M68K", "SH", "SHEB"),
+    )
+)
+"""Of the OCI runtime spec (config-linux, "Seccomp")."""
+
+# The machine's own architecture, then those whose programs its kernel may run too; and its name in Go.
+_MACHINES = {
+    "x86_64": ("amd64", ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32")),
+    "aarch64": ("arm64", ("SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM")),
+}
+
+_SYSTEM_CALL = re.compile(r"[a-z0-9_]+")
+_ARGUMENTS = 6
+_MAXIMUM_ERRNO = 4095
+_WORD = 1 << 64
+
+_PROFILE_MEMBERS = {
+    "defaultAction": str,
+    "defaultErrnoRet": int,
+    "defaultErrno": str,
+    "architectures": list,
+    "archMap": list,
+    "flags": list,
+    "syscalls": list,
+    "listenerPath": str,
+    "listenerMetadata": str,
+}
+_ARCHMAP_MEMBERS = {"architecture": str, "subArchitectures": list}
+_RULE_MEMBERS = {
+    "names": list,
+    "name": str,
+    "action": str,
+    "errnoRet": int,
+    "errno": str,
+    "args": list,
+    "comment": str,
+    "includes": dict,
+    "excludes": dict,
+}
+_ARGUMENT_MEMBERS = {"index": int, "value": int, "valueTwo": int, "op": str}
+_FILTER_MEMBERS = {"arches": list, "caps": list, "minKernel": str}
+_KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "an object"}
+
+
+_Argument = tuple[int, int, int, str]
+"""``index``, ``value``, ``valueTwo`` (of MASKED_EQ only) and ``op`` of a condition on an argument."""
+
+_Effect = tuple[str, int]
+"""An action and the number that goes with it, 0 where none does."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What one call gets where all its ``arguments`` are as said."""
+
+    name: str
+    effect: _Effect
+    arguments: tuple[_Argument, ...]
+
+
+def _profile(document: Any, given: Conditions) -> Profile:
+    members = _members(document, "it", _PROFILE_MEMBERS)
+    for name in ("listenerPath", "listenerMetadata"):
+        if members.get(name):
+            raise ValueError(f"{name} is for an agent that decides on calls, which is not supported")
+    default = _effect(members, "it", "defaultAction", "defaultErrnoRet", "defaultErrno")
+    rules: list[_Rule] = []
+    architectures = _architectures(members, given)
+    for index, rule in enumerate(members.get("syscalls", [])):
+        rules += _rules(rule, f"syscalls[{index}]", given)
+    return {
+        **_described_effect(default, "defaultAction", "defaultErrnoRet"),
+        "architectures": architectures,
+        "flags": sorted(set(_choices(members.get("flags", []), "flags", FLAGS))),
+        "syscalls": _grouped(_consistent(rules, default)),
+    }
+
+
+def _members(value: Any, where: str, known: Mapping[str, type]) -> dict[str, Any]:
+    """The members of an object that are not null, which counts as not there."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {_told(value)} and has to be an object")
+    for name, item in value.items():
+        if name not in known:
+            raise ValueError(f"{where} has {_told(name)}, known are {', '.join(known)}")
+        # Not isinstance: true is no number.
+        if item is not None and type(item) is not known[name]:
+            raise ValueError(f"{where}: {name} is {_told(item)} and has to be {_KINDS[known[name]]}")
+    return {name: item for name, item in value.items() if item is not None}
+
+
+_REPRESENTATION = reprlib.Repr()
+_REPRESENTATION.maxstring = 60
+
+
+def _told(value: Any) -> str:
+    """A value as it is told in a sentence, which has no room for a large one."""
+    return _REPRESENTATION.repr(value)
+
+
+def _required(members: Mapping[str, Any], name: str, where: str) -> Any:
+    if name not in members:
+        raise ValueError(f"{where} lacks {name}")
+    return members[name]
+
+
+def _choice(value: Any, where: str, known: Iterable[str]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{where} is {_told(value)}, known are {', '.join(sorted(known))}")
+    return value
+
+
+def _choices(values: Sequence[Any], where: str, known: Iterable[str]) -> list[str]:
+    return [_choice(value, where, known) for value in values]
+
+
+def _effect(
+    members: Mapping[str, Any], where: str, action_name: str, number_name: str, errno_name: str
+) -> _Effect:
+    """An action with its number, which is EPERM where none is given (config-linux)."""
+    action = _required(members, action_name, where)
+    if action == "SCMP_ACT_NOTIFY":
+        raise ValueError(f"{where}: {action} is for an agent that decides on calls, which is not supported")
+    action = _ACTIONS[_choice(action, f"{where}: {action_name}", _ACTIONS)]
+    number = members.get(number_name)
+    if errno_name in members:
+        named = _ERRNOS.get(members[errno_name])
+        if named is None or number not in (None, named):
+            name = _told(members[errno_name])
+            raise ValueError(f"{where}: {errno_name} is {name} and has to be the name of {number_name}")
+        number = named
+    if action not in _NUMBERED:
+        if number is not None:
+            raise ValueError(f"{where}: {number_name} goes with {' and '.join(_NUMBERED)}, not with {action}")
+        return action, 0
+    if number is not None and not 0 <= number <= _MAXIMUM_ERRNO:
+        raise ValueError(f"{where}: {number_name} is {_told(number)}, it goes from 0 to {_MAXIMUM_ERRNO}")
+    return action, errno.EPERM if number is None else number
+
+
+def _described_effect(effect: _Effect, action_name: str, number_name: str) -> dict[str, Any]:
+    action, number = effect
+    return {action_name: action, number_name: number} if action in _NUMBERED else {action_name: action}
+
+
+def _architectures(members: Mapping[str, Any], given: Conditions) -> list[str]:
+    """Those that the filter is for: this machine's own, and those listed that its kernel may run too."""
+    if given.machine not in _MACHINES:
+        raise ValueError(f"filters are made on {' and '.join(_MACHINES)}, and this is {given.machine}")
+    runs = _MACHINES[given.machine][1]
+    if members.get("architectures") and members.get("archMap"):
+        raise ValueError("architectures and archMap exclude each other")
+    listed = _choices(members.get("architectures", []), "architectures", _ARCHITECTURES)
+    for index, entry in enumerate(members.get("archMap", [])):
+        where = f"archMap[{index}]"
+        mapped = _members(entry, where, _ARCHMAP_MEMBERS)
+        main = _choice(_required(mapped, "architecture", where), f"{where}: architecture", _ARCHITECTURES)
+        others = _choices(mapped.get("subArchitectures", []), f"{where}: subArchitectures", _ARCHITECTURES)
+        if main == runs[0]:
+            listed += others
+    return [name for name in runs if name == runs[0] or name in listed]
+
+
+def _rules(value: Any, where: str, given: Conditions) -> list[_Rule]:
+    """One for each call and each alternative of its arguments; none where the rule does not apply."""
+    members = _members(value, where, _RULE_MEMBERS)
+    names = members.get("names", [])
+    if "name" in members:
+        if names:
+            raise ValueError(f"{where}: name and names exclude each other")
+        names = [members["name"]]
+    for name in names:
+        if not isinstance(name, str) or not _SYSTEM_CALL.fullmatch(name):
+            raise ValueError(f"{where}: {_told(name)} is not the name of a system call")
+    effect = _effect(members, where, "action", "errnoRet", "errno")
+    alternatives = _alternatives(members.get("args", []), where)
+    if not _applies(members, where, given):
+        return []
+    return [_Rule(name, effect, arguments) for name in names for arguments in alternatives]
+
+
+def _alternatives(values: Sequence[Any], where: str) -> list[tuple[_Argument, ...]]:
+    """The conditions that hold together; with two on one argument each stands alone, as in runc and crun."""
+    arguments = [_argument(value, f"{where}: args[{index}]") for index, value in enumerate(values)]
+    if len({argument[0] for argument in arguments}) < len(arguments):
+        return [(argument,) for argument in arguments]
+    return [tuple(sorted(arguments))]
+
+
+def _argument(value: Any, where: str) -> _Argument:
+    members = _members(value, where, _ARGUMENT_MEMBERS)
+    operator = _choice(_required(members, "op", where), f"{where}: op", _OPERATORS)
+    index, first = (_required(members, name, where) for name in ("index", "value"))
+    second = members.get("valueTwo", 0)
+    if not 0 <= index < _ARGUMENTS:
+        raise ValueError(f"{where}: index is {_told(index)}, a call has the arguments 0 to 5")
+    if not (0 <= first < _WORD and 0 <= second < _WORD):
+        raise ValueError(f"{where}: value and valueTwo go from 0 to 2^64-1")
+    if second and operator != "SCMP_CMP_MASKED_EQ":
+        raise ValueError(f"{where}: valueTwo goes with SCMP_CMP_MASKED_EQ only")
+    return index, first, second, operator
+
+
+def _applies(members: Mapping[str, Any], where: str, given: Conditions) -> bool:
+    """Whether all that ``includes`` asks is so, of its architectures one, and nothing of ``excludes``."""
+    architecture = _MACHINES[given.machine][0]
+    includes, excludes = (_filter(members.get(name, {}), f"{where}: {name}") for name in _FILTERS)
+    return (
+        (not includes.architectures or architecture in includes.architectures)
+        and given.capabilities.issuperset(includes.capabilities)
+        and (includes.kernel is None or given.kernel >= includes.kernel)
+        and architecture not in excludes.architectures
+        and given.capabilities.isdisjoint(excludes.capabilities)
+        and (excludes.kernel is None or given.kernel < excludes.kernel)
+    )
+
+
+_FILTERS = ("includes", "excludes")
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """What a rule asks of machine, container and kernel."""
+
+    architectures: Sequence[str]
+    capabilities: Sequence[str]
+    kernel: tuple[int, int] | None
+
+
+def _filter(value: Any, where: str) -> _Filter:
+    members = _members(value, where, _FILTER_MEMBERS)
+    capabilities = _choices(members.get("caps", []), f"{where}: caps", capability.NAMES)
+    least = members.get("minKernel")
+    if least is not None and not _VERSION.fullmatch(least):
+        raise ValueError(f"{where}: minKernel is {_told(least)} and has to be a version such as 4.8")
+    return _Filter(members.get("arches", []), capabilities, None if least is None else _version(least))
+
+
+_VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
+
+
+def _version(text: str) -> tuple[int, int]:
+    """The first two numbers of a kernel's version such as 6.1.0-18-amd64."""
+    major, minor = re.findall(r"[0-9]+", text)[:2]
+    return int(major), int(minor)
+
+
+# What the rules come to.
+
+
+def _consistent(rules: Iterable[_Rule], default: _Effect) -> list[_Rule]:
+    """The rules that hold: of a call's unconditional ones the first, as libseccomp has it.
+
+    Raises ValueError for a condition that it would lose without a word: beside another effect that always
+    holds, or with the effect of the default beside others.
+    """
+    kept = []
+    for name, own in _by(rules, lambda rule: rule.name).items():
+        always = [rule for rule in own if not rule.arguments][:1]
+        effects = {rule.effect for rule in own if rule.arguments} | {rule.effect for rule in always}
+        if len(effects) > 1 and (always or default in effects):
+            raise ValueError(
+                f"{name} is given an action on conditions and another one without; only one can hold"
+            )
+        kept += always or own
+    return kept
+
+
+def _grouped(rules: Iterable[_Rule]) -> list[dict[str, Any]]:
+    """``syscalls`` of the OCI runtime spec: calls that get the same for the same arguments together."""
+    grouped = []
+    for (effect, arguments), same in _by(rules, lambda rule: (rule.effect, rule.arguments)).items():
+        group = {
+            "names": sorted({rule.name for rule in same}),
+            **_described_effect(effect, "action", "errnoRet"),
+        }
+        if arguments:
+            group["args"] = [_described_argument(argument) for argument in arguments]
+        grouped.append(group)
+    return sorted(grouped, key=json.dumps)
+
+
+def _described_argument(argument: _Argument) -> dict[str, Any]:
+    index, first, second, operator = argument
+    described: dict[str, Any] = {"index": index, "value": first, "op": operator}
+    return {**described, "valueTwo": second} if operator == "SCMP_CMP_MASKED_EQ" else described
+
+
+def _by(rules: Iterable[_Rule], key: Callable[[_Rule], Any]) -> dict[Any, list[_Rule]]:
+    groups: dict[Any, list[_Rule]] = {}
+    for rule in rules:
+        groups.setdefault(key(rule), []).append(rule)
+    return groups
+
+
+# What libseccomp makes of it.
+
+_ACT_BADARCH = 2
+_CTL_OPTIMIZE = 8
+_BINARY_TREE = 2
+_UNKNOWN_NAME = -1
+
+_FIRST_COMMON = 424
+_LAST_COMMON = 3999
+"""From 424 (Linux 5.1) up a call has one number on all architectures. From 4000 up are those of MIPS, some
+of 32-bit Arm alone, and, with bit 30 set, those of x32."""
+
+
+class _Comparison(ctypes.Structure):
+    """struct scmp_arg_cmp (seccomp_rule_add(3))."""
+
+    _fields_ = (
+        ("arg", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("datum_a", ctypes.c_uint64),
+        ("datum_b", ctypes.c_uint64),
+    )
+
+
+def compile_filter(profile: Profile) -> bytes:
+    """The filter of a profile in normal form on this machine: what kernel.seccomp.load() takes.
+
+    Compiled once for all containers that have the same profile. Raises Failure for what libseccomp can't do.
+    """
+    return _compiled(json.dumps(profile, sort_keys=True))
+
+
+@functools.cache
+def _compiled(text: str) -> bytes:
+    profile = json.loads(text)
+    default = _code(profile, "defaultAction", "defaultErrnoRet")
+    library = _library()
+    context = library.seccomp_init(default)
+    if not context:
+        raise Failure("seccomp: libseccomp can't make a filter on this host; nothing was changed.")
+    try:
+        _set_up(library, context, profile["architectures"])
+        numbers = [
+            _add(library, context, name, rule, default)
+            for rule in profile["syscalls"]
+            for name in rule["names"]
+        ]
+        program = _export(library, context)
+    finally:
+        library.seccomp_release(context)
+    if default not in _PERMISSIVE:
+        known = [number for number in numbers if number <= _LAST_COMMON]
+        program = _refuse_newer(max(known, default=0)) + program
+    length = len(program) // INSTRUCTION_SIZE
+    if length > MAXIMUM_INSTRUCTIONS:
+        raise Failure(
+            f"seccomp: the profile makes a filter of {length} instructions and the kernel takes "
+            f"{MAXIMUM_INSTRUCTIONS}; nothing was changed."
+        )
+    return program
+
+
+@functools.cache
+def _library() -> Any:
+    """Raises Failure where the host has none."""
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        raise Failure(
+            "seccomp: profiles are compiled by libseccomp.so.2, which is not on this host (in Debian the "
+            "package libseccomp2); nothing was changed."
+        ) from None
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_init.argtypes = (ctypes.c_uint32,)
+    library.seccomp_release.argtypes = (ctypes.c_void_p,)
+    library.seccomp_attr_set.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32)
+    library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
+    library.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+    library.seccomp_rule_add_array.argtypes = (
+        ctypes.c_void_p,
+        ctypes.c_uint32,
+        ctypes.c_int,
+        ctypes.c_uint,
+        ctypes.POINTER(_Comparison),
+    )
+    library.seccomp_export_bpf.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    return library
+
+
+def _set_up(library: Any, context: int, architectures: Sequence[str]) -> None:
+    _require(
+        library.seccomp_attr_set(context, _ACT_BADARCH, ACTIONS["SCMP_ACT_KILL_PROCESS"]), "its settings"
+    )
+    _require(library.seccomp_attr_set(context, _CTL_OPTIMIZE, _BINARY_TREE), "its settings")
+    for name in architectures:
+        token = library.seccomp_arch_resolve_name(name[len("SCMP_ARCH_") :].lower().encode())
+        added = library.seccomp_arch_add(context, token)
+        # The machine's own is in every filter from the start.
+        _require(0 if added == -errno.EEXIST else added, name)
+
+
+def _add(library: Any, context: int, name: str, rule: Mapping[str, Any], default: int) -> int:
+    """Adds what the rule says of one call; returns the call's number, below 0 where this machine has none."""
+    number: int = library.seccomp_syscall_resolve_name(name.encode())
+    action = _code(rule, "action", "errnoRet")
+    if number == _UNKNOWN_NAME:
+        if default in _PERMISSIVE and action not in _PERMISSIVE:
+            raise Failure(
+                f"seccomp: {name} would be left allowed, because this host's libseccomp does not know it; "
+                "nothing was changed."
+            )
+        return number
+    if action != default:
+        arguments = [
+            _Comparison(each["index"], _OPERATORS[each["op"]], each["value"], each.get("valueTwo", 0))
+            for each in rule.get("args", [])
+        ]
+        array = (_Comparison * len(arguments))(*arguments)
+        _require(library.seccomp_rule_add_array(context, action, number, len(arguments), array), name)
+    return number
+
+
+def _export(library: Any, context: int) -> bytes:
+    descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
+    try:
+        _require(library.seccomp_export_bpf(context, descriptor), "the whole")
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _require(result: int, what: str) -> None:
+    if result < 0:
+        raise Failure(f"seccomp: libseccomp refuses {what}: {os.strerror(-result)}; nothing was changed.")
+
+
+def _code(members: Mapping[str, Any], action_name: str, number_name: str) -> int:
+    number: int = members.get(number_name, 0)
+    return ACTIONS[members[action_name]] | number
+
+
+def _refuse_newer(newest: int) -> bytes:
+    """ENOSYS for calls above ``newest``, the last that the profile names, if that is among the common ones.
+
+    Goes before the filter; what is not such a call falls through to it. Instructions of classic BPF
+    (include/uapi/linux/bpf_common.h) on struct seccomp_data, whose first word is the call's number.
+    """
+    load_word, jump_if_greater, give = 0x20, 0x25, 0x06
+    instructions = (
+        (load_word, 0, 0, 0),
+        (jump_if_greater, 0, 2, max(newest, _FIRST_COMMON - 1)),
+        (jump_if_greater, 1, 0, _LAST_COMMON),
+        (give, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
+    )
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
