@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,15 +23,17 @@ def write_value(path: Path, value: str) -> str:
     return f"echo {shlex.quote(value)} > {shlex.quote(str(path))}"
 
 
-def write_file(path: Path, text: str, mode: int = 0o644) -> tuple[str, ...]:
+def write_file(path: Path, text: str | bytes, mode: int = 0o644) -> tuple[str, ...]:
     """The commands that write a whole file, its parents made first."""
     quoted = shlex.quote(str(path))
     chmod = () if mode == 0o644 else (f"chmod {mode:04o} {quoted}",)
     return (f"mkdir -p {shlex.quote(str(path.parent))}", _content(text, quoted), *chmod)
 
 
-def _content(text: str, quoted: str) -> str:
-    """A here-document for whole lines none of which is the document's end."""
+def _content(text: str | bytes, quoted: str) -> str:
+    """A here-document for whole lines none of which is the document's end; base64 for what is no text."""
+    if isinstance(text, bytes):
+        return f"echo {base64.b64encode(text).decode()} | base64 --decode > {quoted}"
     if text.endswith("\n") and _END not in text.split("\n"):
         return f"cat > {quoted} <<'{_END}'\n{text}{_END}"
     return f"printf %s {shlex.quote(text)} > {quoted}"

@@ -146,6 +146,19 @@ options:
   shm_size:
     description: The size of C(/dev/shm), as in V(64M), which is the default.
     type: str
+  devices:
+    description:
+      - Devices of the host that it may use, each as C(SOURCE[:DESTINATION][:ACCESS]) such as V(/dev/fuse) or
+        V(/dev/ttyS0:/dev/modem:rw). A directory stands for all devices in it.
+      - It has C(null), C(zero), C(full), C(random), C(urandom), C(tty) and terminals of its own in any case. Any other can't be opened,
+        whatever nodes there are. With O(privileged) all can.
+    type: list
+    elements: str
+    aliases: [device]
+  device_cgroup_rules:
+    description: Devices that it may use without having them in C(/dev), each as C(TYPE MAJOR:MINOR ACCESS) such as V(c 42:* rwm).
+    type: list
+    elements: str
   cap_add:
     description:
       - Capabilities to add to the default ones, such as V(NET_ADMIN); V(ALL) is all that the host has.
@@ -167,6 +180,13 @@ options:
       - Whether no program inside can have more privileges than who runs it, whatever set-user-ID bits it has.
       - The default is V(true), and V(false) with O(privileged).
     type: bool
+  seccomp:
+    description:
+      - Which system calls it may make. V(default) is the allow-list of this collection, with what its capabilities unlock;
+        V(unconfined) is all; a path is a profile on the host, in the JSON of Docker and podman or of the OCI runtime specification.
+      - It is compiled when it is declared, by libseccomp, and kept beside C(config.json).
+      - The default is V(default), and V(unconfined) with O(privileged).
+    type: str
   apparmor:
     description: The AppArmor profile to run under, which is loaded on the host. The default, V(unconfined), is none.
     type: str

@@ -1,8 +1,10 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a declaration can say of isolation beyond the default: user and time namespaces, what is shared with the
-host, security modules, an init, pausing, and config.json to the letter."""
+"""What a declaration can say of isolation beyond the default.
+
+User and time namespaces, what is shared with the host, filters, an init, pausing, and config.json to the letter.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ class TestUserNamespace:
         assert containers.machine.shell(f"stat -c %u {containers.tree}/bin/busybox") == "0\n"
 
     def test_its_namespaces_are_its_own_root_s(self, containers):
-        """Who may what in a namespace is for the user namespace that owns it (NS_GET_USERNS, ioctl_nsfs(2))."""
+        """Who may what in a namespace is for the user namespace that owns it (ioctl_ns(2), NS_GET_USERNS)."""
         containers.converge(uidmap=[RANGE])
         pid = containers.pid()
         user = os.stat(f"/proc/{pid}/ns/user").st_ino
@@ -57,7 +59,7 @@ class TestUserNamespace:
 
     def test_it_can_not_touch_what_is_the_host_s(self, containers):
         containers.machine.shell(
-            "mkdir -p /var/lib/host; echo secret > /var/lib/host/closed; chmod 600 /var/lib/host/closed; touch /var/lib/host/open"
+            "mkdir -p /var/lib/host; cd /var/lib/host; echo secret > closed; chmod 600 closed; touch open"
         )
         containers.converge(
             uidmap=[RANGE], volumes=["/var/lib/host:/host", "/var/lib/host:/ro:ro"], cap_add=["ALL"]
@@ -93,9 +95,8 @@ class TestUserNamespace:
         assert containers.inside("stat -c %u:%g /own /own/file /tmp /dev/null /dev/pts").split() == [
             "7:8", "7:8", "0:0", "0:0", "0:0",
         ]  # fmt: skip
-        assert containers.inside("head -c 2 /dev/zero | wc -c; echo x > /dev/null; cat /etc/hostname; stat -c %u /etc/hosts").split() == [
-            "2", containers.name("one"), "0",
-        ]  # fmt: skip
+        look = "head -c 2 /dev/zero | wc -c; echo x > /dev/null; cat /etc/hostname; stat -c %u /etc/hosts"
+        assert containers.inside(look).split() == ["2", containers.name("one"), "0"]
 
     def test_a_direct_root_and_its_limits(self, containers):
         containers.machine.shell(f"cp -a {containers.tree} /var/lib/copy")
@@ -263,11 +264,11 @@ class TestToTheLetter:
         assert containers.inside("cat /tmp/machine") in ("i686\n", "armv8l\n")
 
     def test_hooks_run_where_and_when_they_should(self, containers):
-        tell = "cat > /var/lib/told/$0; readlink /proc/self/ns/mnt /proc/self/ns/net >> /var/lib/told/$0; test -e /var/lib/of-the-host && echo host >> /var/lib/told/$0; :"
-        containers.machine.shell("mkdir -p /var/lib/told; touch /var/lib/of-the-host")
-        containers.machine.shell(
-            f"mkdir -p {containers.tree}/hooked && cp -a {containers.tree}/bin/busybox {containers.tree}/hooked/"
+        tell = (
+            "exec > /var/lib/told/$0; cat; readlink /proc/self/ns/mnt /proc/self/ns/net;"
+            "test ! -e /var/lib/of-the-host || echo host"
         )
+        containers.machine.shell("mkdir -p /var/lib/told; touch /var/lib/of-the-host")
         points = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
         hooks = {
             point: [{"path": "/bin/sh", "args": ["sh", "-c", tell, point], "env": ["PATH=/bin:/usr/bin"]}]
@@ -367,7 +368,8 @@ class TestToTheLetter:
 
 def test_mounts_have_their_options(containers):
     containers.machine.shell(
-        "mkdir -p /var/lib/v/below; mount --make-rshared --bind /var/lib/v /var/lib/v; mount -t tmpfs t /var/lib/v/below"
+        "mkdir -p /var/lib/v/below; cd /var/lib/v\n"
+        "mount --make-rshared --bind . /var/lib/v; mount -t tmpfs t /var/lib/v/below"
     )
     containers.converge(
         volumes=[
@@ -379,10 +381,79 @@ def test_mounts_have_their_options(containers):
         oci=None,
     )
     fields = {line.split()[4]: line for line in containers.inside("cat /proc/self/mountinfo").splitlines()}
-    assert " ro," in fields["/tree"] and " ro," in fields["/tree/below"]
-    assert "nosuid" in fields["/top"] and "/top/below" not in fields
-    assert "master:" in fields["/slave"] and "master:" not in fields["/private"]
+    assert " ro," in fields["/tree"]
+    assert " ro," in fields["/tree/below"]
+    assert "nosuid" in fields["/top"]
+    assert "/top/below" not in fields
+    assert "master:" in fields["/slave"]
+    assert "master:" not in fields["/private"]
     containers.machine.shell(
         "mkdir /var/lib/v/late; mount -t tmpfs t /var/lib/v/late; touch /var/lib/v/late/there"
     )
     assert containers.inside("ls /slave/late; ls /private/late").split() == ["there"]
+
+
+class TestFilters:
+    def test_calls_are_filtered_in_the_container_and_in_commands(self, containers):
+        containers.converge()
+        assert containers.status()["Seccomp"] == "2"
+        refused = "unshare --uts true 2>/dev/null || echo refused; grep ^Seccomp: /proc/self/status"
+        ran = containers.execute(command=["sh", "-c", refused])
+        assert ran["stdout"].split() == ["refused", "Seccomp:", "2"]
+        # Other users, and those who may gain privileges, are under it too.
+        containers.converge(user="1000:1000", no_new_privileges=False)
+        assert containers.status()["Seccomp"] == "2"
+        assert containers.status()["NoNewPrivs"] == "0"
+        assert int(containers.status()["CapEff"], 16) == 0
+        containers.converge(seccomp="unconfined")
+        assert containers.status()["Seccomp"] == "0"
+        containers.converge(privileged=True)
+        assert containers.status()["Seccomp"] == "0"
+
+    def test_a_profile_of_one_s_own(self, containers):
+        profile = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}],
+        }
+        containers.write("/var/lib/profile.json", json.dumps(profile))
+        containers.converge(seccomp="/var/lib/profile.json")
+        full = "mkdir: can't create directory '/x': No space left on device\n"
+        assert containers.execute(command=["mkdir", "/x"], rc=1)["stderr"] + "\n" == full
+        assert not containers.converge(seccomp="/var/lib/profile.json")["changed"]
+        # In the file it is only what it was when it was declared.
+        profile["syscalls"][0]["errnoRet"] = 13
+        containers.write("/var/lib/profile.json", json.dumps(profile))
+        assert containers.converge(seccomp="/var/lib/profile.json")["changed"]
+        containers.converge(seccomp="unconfined", oci={"linux": {"seccomp": profile}})
+        assert "Permission denied" in containers.execute(command=["mkdir", "/x"], rc=1)["stderr"]
+        assert "seccomp" in containers.converge(seccomp="/no/such", fails=True)["msg"]
+
+    def test_a_lost_filter_is_written_again_and_never_gone_without(self, containers):
+        containers.converge()
+        containers.machine.shell(f"rm {containers.directory()}/seccomp.bpf")
+        launch = ["/usr/local/lib/bare-containers/launch", "start", containers.name("one")]
+        os.kill(containers.pid(), 9)
+        done = subprocess.run(
+            containers.machine.command(*launch), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 125
+        assert "seccomp.bpf" in done.stderr
+        assert containers.converge()["changed"]
+        assert containers.status()["Seccomp"] == "2"
+
+    def test_devices_are_those_that_are_declared(self, containers):
+        containers.machine.shell("mknod /var/lib/loop b 7 200; mknod /var/lib/full c 1 7")
+        look = "dd if=$0 of=/dev/null bs=1 count=0 2>&1 | grep -q permitted && echo refused || echo opened"
+        containers.converge(cap_add=["MKNOD"], devices=["/var/lib/full:/dev/own:r"])
+        assert containers.inside("stat -c '%F %t:%T' /dev/own") == "character special file 1:7\n"
+
+        def opens(node, **options):
+            return containers.execute(command=["sh", "-c", look, node], **options)["stdout"]
+
+        containers.execute(command=["mknod", "/dev/mem", "c", "1", "1"])
+        assert opens("/dev/mem") == "refused"
+        assert opens("/dev/zero") == "opened"
+        containers.converge(cap_add=["MKNOD"], device_cgroup_rules=["c 1:1 r"], command=["sleep", "2000"])
+        containers.execute(command=["mknod", "/dev/mem", "c", "1", "1"])
+        assert opens("/dev/mem") == "opened"
+        assert "devices" in containers.converge(devices=["/no/such"], fails=True)["msg"]

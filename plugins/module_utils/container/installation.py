@@ -16,7 +16,18 @@ from types import ModuleType
 from typing import Any
 
 from ..converge import Failure, State, Step
-from ..kernel import capability, file, mount, namespace, path, process, scheduling, seccomp, syscall
+from ..kernel import (
+    capability,
+    device_filter,
+    file,
+    mount,
+    namespace,
+    path,
+    process,
+    scheduling,
+    seccomp,
+    syscall,
+)
 from ..options import Option, Options
 from ..shell import command, write_file
 from . import (
@@ -39,7 +50,7 @@ DIRECTORY = Path("/usr/local/lib/bare-containers")
 LAUNCHER = str(DIRECTORY / "launch")
 
 _PACKAGE = DIRECTORY / "bare_containers"
-_KERNEL = (capability, mount, namespace, path, process, scheduling, seccomp, syscall)
+_KERNEL = (capability, device_filter, mount, namespace, path, process, scheduling, seccomp, syscall)
 _CONTAINER = (
     bundle,
     config,

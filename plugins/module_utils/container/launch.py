@@ -20,7 +20,7 @@ import os
 import select
 import sys
 
-from ..kernel import mount, process
+from ..kernel import device_filter, mount, process
 from . import bundle, enter, hooks, terminal
 from . import config as configuration
 from .bundle import FAILED, Refused, Report
@@ -248,6 +248,10 @@ class _Start:
             os.makedirs(place)
             self._made_cgroup = place
         cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        rules = self._config["linux"].get("resources", {}).get("devices")
+        if rules and declared is not None:
+            self._report.step = "device filter"
+            device_filter.attach(cgroup, device_filter.assemble(rules))
         if identity.mapped and configuration.has_writable_cgroup(self._config):
             for name in (".", *_DELEGATED):
                 os.chown(name, *identity.root, dir_fd=cgroup)

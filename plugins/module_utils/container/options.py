@@ -17,6 +17,7 @@ from typing import Any
 from ..kernel import capability
 from ..module import NAME
 from ..options import Option, Options, size
+from . import devices, seccomp
 
 STATES = ("started", "stopped", "restarted", "paused", "absent")
 
@@ -258,6 +259,14 @@ def _words(value: list[str]) -> list[str]:
     return list(value)
 
 
+def _profile(value: str) -> str:
+    if value in (seccomp.DEFAULT, "unconfined"):
+        return value
+    if not value.startswith("/"):
+        raise ValueError("default, unconfined, or the absolute path of a profile on the host")
+    return absolute(value)
+
+
 def _word(value: str) -> str:
     return _words([value])[0]
 
@@ -317,10 +326,13 @@ OPTIONS = Options(
         Option("volumes", type="list", elements="str", aliases=("volume",), normalise=_volumes),
         Option("tmpfs", type="dict", normalise=_tmpfs),
         Option("shm_size", normalise=size),
+        Option("devices", type="list", elements="str", aliases=("device",), normalise=devices.devices),
+        Option("device_cgroup_rules", type="list", elements="str", normalise=devices.cgroup_rules),
         Option("cap_add", type="list", elements="str", compare="set", normalise=_capabilities),
         Option("cap_drop", type="list", elements="str", compare="set", normalise=_capabilities),
         Option("privileged", type="bool", default=False),
         Option("no_new_privileges", type="bool"),
+        Option("seccomp", normalise=_profile),
         Option("apparmor", normalise=_word),
         Option("selinux", normalise=_word),
         Option("mask", type="list", elements="str", normalise=_hidden),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from .. import host
 from ..converge import Failure, Needs, State, Step
 from ..kernel import cgroup, file, namespace
 from ..shell import command, write_file
-from . import bundle, installation, spec, surroundings
+from . import bundle, installation, seccomp, spec, surroundings
 from .options import OPTIONS, signal_number
 from .recipe import recipe
 from .supervisor import (
@@ -101,6 +102,7 @@ class Process:
         self._directory = host.directory(self.name)
         self._declaration = host.Declaration(self.name, "process")
         self._kept: Entry | None = None
+        self._config: spec.Config = {}
         self._restarted = False
         self._missing: Failure | None = None
 
@@ -123,7 +125,8 @@ class Process:
         state["declaration"] = self._kept
         state["directories"] = [name for name in _OVERLAY if (self._directory / name).is_dir()]
         state["etc"] = {name: self._read_etc(name)[0] for name in spec.ETC_FILES}
-        state["config"] = config
+        state["config"] = _shown(config)
+        state["seccomp"] = _digest(_read_bytes(self._directory / bundle.FILTER))
         if host.systemd_is_init():
             state["unit"] = file.read_text(unit_path(self.name))
             state["unit_loaded"] = not self._batch.supervisors["systemd"].stale(self.name)
@@ -134,7 +137,7 @@ class Process:
     def _places(self) -> Iterator[Path]:
         """Everything that a container's process leaves on the host."""
         yield self._declaration.path
-        for name in ("config.json", "etc", *_OVERLAY):
+        for name in ("config.json", bundle.FILTER, "etc", *_OVERLAY):
             yield self._directory / name
         yield from (unit_path(self.name), wants_path(self.name), log_path(self.name), host.RUN / self.name)
         own_cgroup = surroundings.own_cgroup(self.name)
@@ -170,16 +173,20 @@ class Process:
         given = surroundings.read(declared, _kind(declared))
         self._missing = surroundings.missing(declared)
         started = declared["state"] != "stopped"
+        config = self._config = spec.config(declared, given)
+        if declared.get("oci", {}).get("linux", {}).get("seccomp"):
+            config["linux"]["seccomp"] = _normal_filter(config)
         expected = {
             "state": declared["state"],
             "declaration": _kept(declared),
             "directories": list(_OVERLAY) if spec.has_overlay(declared) else [],
             "etc": spec.etc_files(declared, given),
-            "config": spec.config(declared, given),
+            "config": _shown(config),
+            "seccomp": _digest(_filter(config)),
         }
         if host.systemd_is_init():
             systemd = _kind(declared) == "systemd"
-            expected["unit"] = unit_text(declared) if systemd else None
+            expected["unit"] = unit_text(declared, config) if systemd else None
             expected["unit_loaded"] = True
             expected["enabled"] = systemd and started
         expected["process"] = [] if started else None
@@ -206,7 +213,7 @@ class Process:
         restart = self._entry["state"] == "restarted" and not self._restarted
         stop = runs and (restart or not wanted or bool({"config", "process"} & differs))
         start = wanted and (stop or not runs)
-        fresh = _root(actual.get("config")) not in (None, _root(expected["config"]))
+        fresh = _root(actual.get("config")) not in (None, _root(self._config))
         keep = [self._declaration.write_step(expected["declaration"])] if "declaration" in differs else []
         new = actual.get("declaration") is None
         steps = [*keep] if new else []
@@ -221,7 +228,9 @@ class Process:
         if "directories" in differs or (fresh and expected["directories"]):
             steps.append(self._directories_step(expected["directories"], fresh))
         if "config" in differs:
-            steps.append(self._config_step(expected["config"], fresh))
+            steps.append(self._config_step(self._config, fresh))
+        if "seccomp" in differs:
+            steps.append(_file_step("seccomp", self._directory / bundle.FILTER, _filter(self._config)))
         if start:
             steps += self._start_steps(_kind(self._declared()))
         if expected["state"] == "paused" and (start or not paused):
@@ -338,7 +347,11 @@ class Process:
             for path in trees
             if str(path) in actual["files"]
         ]
-        for path in (self._directory / "config.json", log_path(self.name)):
+        for path in (
+            self._directory / "config.json",
+            self._directory / bundle.FILTER,
+            log_path(self.name),
+        ):
             if str(path) in actual["files"]:
                 steps.append(_file_step("files", path, None))
         own = surroundings.own_cgroup(self.name)
@@ -388,7 +401,7 @@ def _bound(act: Callable[..., None], *arguments: Any) -> Callable[[], None]:
     return lambda: act(*arguments)
 
 
-def _file_step(changes: str, path: Path, text: str | None) -> Step:
+def _file_step(changes: str, path: Path, text: str | bytes | None) -> Step:
     """Writes a file, or removes it."""
     if text is None:
         return Step(changes, (command(["rm", "-f", path]),), lambda: _remove_file(path))
@@ -433,15 +446,46 @@ def _read_config(path: Path) -> spec.Config | None:
         config = json.loads(file.read_text(path) or "null")
     except ValueError:
         return None
-    return config if isinstance(config, dict) else None
+    shape = {"root": dict, "process": dict, "mounts": list, "linux": dict}
+    sound = isinstance(config, dict) and all(isinstance(config.get(key), shape[key]) for key in shape)
+    return config if sound else None
+
+
+def _shown(config: spec.Config | None) -> spec.Config | None:
+    """A config as the state has it: in the place of its seccomp filter, which nobody reads in a diff, what
+    tells it from another."""
+    if config is None or "seccomp" not in config["linux"]:
+        return config
+    told = json.dumps(config["linux"]["seccomp"], sort_keys=True).encode()
+    return {**config, "linux": {**config["linux"], "seccomp": _digest(told)}}
+
+
+def _normal_filter(config: spec.Config) -> seccomp.Profile:
+    """What is declared as ``linux.seccomp``, in normal form. Raises Failure."""
+    bounding = config["process"].get("capabilities", {}).get("bounding", [])
+    return seccomp.normalise(config["linux"]["seccomp"], seccomp.conditions(bounding))
+
+
+def _filter(config: spec.Config) -> bytes | None:
+    """What seccomp.bpf is to hold. Raises Failure."""
+    profile = config["linux"].get("seccomp")
+    return None if profile is None else seccomp.compile_filter(profile)
+
+
+def _digest(content: bytes | None) -> str | None:
+    return None if content is None else f"sha256 {hashlib.sha256(content).hexdigest()}"
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def _root(config: Entry | None) -> Any:
     """What a config's root file system is made of, apart from the container's own layer."""
     if config is None:
         return None
-    first = config["mounts"][0]
-    return [config["root"]["path"], first["options"] if first["destination"] == "/" else None]
+    first: Mapping[str, Any] = next(iter(config["mounts"]), {})
+    return [config["root"]["path"], first["options"] if first.get("destination") == "/" else None]
 
 
 def _paths(before: Any, after: Any, where: str = "") -> Iterator[str]:

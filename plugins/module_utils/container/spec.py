@@ -18,6 +18,7 @@ from .. import host
 from ..converge import Failure
 from ..kernel import capability
 from . import config as configuration
+from . import devices
 from .bundle import GROUPS_ANNOTATION, OCI_VERSION, USER_ANNOTATION, Refused
 
 Entry = Mapping[str, Any]
@@ -85,6 +86,8 @@ class Host:
     systemd decides. ``resolver`` are the lines of the host's resolv.conf(5) by keyword; ``capabilities`` all
     that a process of this host may have. ``ids`` are the first uid and gid of the range that is the
     container's with a user namespace; ``init`` is the program that reaps processes where that is asked for.
+    ``devices`` and ``device_rules`` are the ``linux.devices`` and ``linux.resources.devices`` of those that
+    are declared; ``seccomp`` is its ``linux.seccomp``, None for no filter.
     """
 
     layers: Sequence[str]
@@ -94,6 +97,9 @@ class Host:
     capabilities: Sequence[str] = capability.NAMES
     ids: tuple[int, int] | None = None
     init: str | None = None
+    devices: Sequence[Mapping[str, Any]] = ()
+    device_rules: Sequence[Mapping[str, Any]] = ()
+    seccomp: Mapping[str, Any] | None = None
 
 
 def config(declared: Entry, given: Host) -> Config:
@@ -138,6 +144,12 @@ def _linux(declared: Entry, given: Host) -> Config:
         "maskedPaths": _hidden_paths(declared, MASKED_PATHS, declared.get("mask", [])),
         "readonlyPaths": _hidden_paths(declared, READONLY_PATHS),
     }
+    rules = devices.ALL_RULES if declared["privileged"] else devices.DEFAULT_RULES
+    linux["resources"] = {"devices": [*rules, *given.device_rules, *declared.get("device_cgroup_rules", [])]}
+    if given.devices:
+        linux["devices"] = list(given.devices)
+    if given.seccomp is not None:
+        linux["seccomp"] = given.seccomp
     if given.cgroup is not None:
         linux["cgroupsPath"] = given.cgroup
     if has_user_namespace(declared):
@@ -321,6 +333,11 @@ def _environment(declared: Entry) -> dict[str, str]:
     """Beside what is declared; an init system looks at ``container`` (systemd.io/CONTAINER_INTERFACE)."""
     own = {"container": "bare-containers"} if declared["systemd"] else {}
     return {"PATH": PATH, "HOSTNAME": hostname(declared), **own, **declared.get("env", {})}
+
+
+def bounding(declared: Entry, given: Host) -> list[str]:
+    """The capabilities that no process of the container goes beyond. Raises Failure."""
+    return _capabilities(declared, given)["bounding"]
 
 
 def _capabilities(declared: Entry, given: Host) -> dict[str, list[str]]:

@@ -23,6 +23,7 @@ from .. import host
 from ..converge import Failure
 from ..kernel import cgroup, file, process
 from . import bundle
+from .devices import systemd_properties
 from .installation import LAUNCHER, run_launcher
 from .spec import stop_signal
 
@@ -188,16 +189,17 @@ class Systemd:
         return (f"systemctl {'freeze' if frozen else 'thaw'} {host.unit(stop.name)}",)
 
 
-def unit_text(declared: Mapping[str, Any]) -> str:
-    """The container's unit (systemd.service(5)).
+def unit_text(declared: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The container's unit (systemd.service(5)), with what systemd does of its config. Raises Failure.
 
     The launcher is the service's first process and hands over to the container's (MAINPID=, sd_notify(3)).
     What it refuses to start is not tried again (RestartPreventExitStatus); what ends is, as the policy says,
     without giving up.
     """
     name = declared["name"]
-    hooks = declared.get("oci", {}).get("hooks", {})
-    poststop = f"ExecStopPost={LAUNCHER} poststop {name}\n" if hooks.get("poststop") else ""
+    after = f"ExecStopPost={LAUNCHER} poststop {name}\n" if bundle.has_hooks(dict(config), "poststop") else ""
+    rules = config["linux"].get("resources", {}).get("devices", [])
+    filtered = "".join(f"{line}\n" for line in systemd_properties(rules)) if rules else ""
     return f"""\
 # Kept by the module bare.containers.container_process, which undoes what is changed here.
 [Unit]
@@ -211,8 +213,9 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=all
 ExecStart={LAUNCHER} start {name}
-{poststop}SyslogIdentifier={name}
+{after}SyslogIdentifier={name}
 Delegate=yes
+{filtered}\
 OOMPolicy=continue
 TimeoutStartSec={_START_SECONDS}
 KillMode=mixed

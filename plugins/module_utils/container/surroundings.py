@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 from .. import host
 from ..converge import Failure
 from ..kernel import capability, file, mount
-from . import bundle, spec
+from . import bundle, devices, seccomp, spec
 from .supervisor import running
 
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -24,7 +25,8 @@ _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 def read(declared: Mapping[str, Any], supervisor: str) -> spec.Host:
     """What is declared and found for one container on this host. Raises Failure, OSError."""
     name = declared["name"]
-    return spec.Host(
+    entries, rules = devices.read(declared.get("devices", []))
+    given = spec.Host(
         layers=layers(declared),
         network=host.Declaration(name, "network").read() is not None,
         cgroup=_cgroup(name) if supervisor == "direct" else None,
@@ -32,7 +34,14 @@ def read(declared: Mapping[str, Any], supervisor: str) -> spec.Host:
         capabilities=_capabilities(),
         ids=identities(name) if declared["userns"] == "auto" else None,
         init=_init_program(declared),
+        devices=entries,
+        device_rules=rules,
     )
+    profile = declared.get("seccomp", "unconfined" if declared["privileged"] else seccomp.DEFAULT)
+    if profile == "unconfined":
+        return given
+    conditions = seccomp.conditions(spec.bounding(declared, given))
+    return dataclasses.replace(given, seccomp=_profile(profile, conditions))
 
 
 def layers(declared: Mapping[str, Any]) -> list[str]:
@@ -92,6 +101,9 @@ def _cgroup(name: str) -> str:
         )
     declared = str((host.Declaration(name, "cgroup").read() or {}).get("path", ""))
     return declared[len(top) :] if declared.startswith(f"{top}/") else f"/bare/{name}"
+
+
+_profile = functools.cache(seccomp.read)
 
 
 def _init_program(declared: Mapping[str, Any]) -> str | None:

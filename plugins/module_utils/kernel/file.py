@@ -24,7 +24,7 @@ def read_text(path: Path) -> str | None:
         return None
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+def write_atomically(path: Path, text: str | bytes, mode: int = 0o644) -> None:
     """Writes ``text`` so that the path holds the old content or the new, also after a power cut; makes the
     parents.
 
@@ -36,7 +36,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         os.fchmod(descriptor, mode)
-        data = memoryview(text.encode())
+        data = memoryview(text if isinstance(text, bytes) else text.encode())
         while data:
             data = data[os.write(descriptor, data) :]
         os.fsync(descriptor)

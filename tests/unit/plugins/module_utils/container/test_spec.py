@@ -58,6 +58,7 @@ FULL = {
     "gidmap": ["0:200000:65536"],
     "time_offsets": {"boottime": 3600},
     "shm_size": "1M",
+    "device_cgroup_rules": ["c 42:* rw"],
     "apparmor": "some-profile",
     "selinux": "system_u:system_r:container_t:s0",
     "mask": ["/etc/secret"],
@@ -133,13 +134,14 @@ def test_every_option_makes_a_difference_that_is_seen():
         "stop_timeout": 1,
         "restart_policy": "always",
     }
-    # Where a program or a name comes from is for the host to say.
-    steering = {"name", "state", "rootfs", "supervisor", "init_path"}
+    # What these come to is for the host to say.
+    steering = {"name", "state", "rootfs", "supervisor", "init_path", "devices", "seccomp"}
     assert set(changes) == {option.name for option in OPTIONS.options} - steering
 
     def seen(**options):
         declared = declare(**options)
-        return spec.config(declared, HOST), spec.etc_files(declared, HOST), unit_text(declared)
+        made = spec.config(declared, HOST)
+        return made, spec.etc_files(declared, HOST), unit_text(declared, made)
 
     for name, value in changes.items():
         options = {} if name != "sysctl" else {"network": "auto"}
@@ -224,16 +226,24 @@ def test_resolv_conf_is_the_host_s_without_what_only_the_host_reaches():
 
 
 def test_a_unit_says_what_was_declared():
-    text = unit_text(declare(stop_signal="int", stop_timeout=3, restart_policy="unless-stopped"))
-    lines = text.splitlines()
+    def lines_of(**options):
+        declared = declare(**options)
+        return unit_text(declared, spec.config(declared, HOST)).splitlines()
+
+    lines = lines_of(stop_signal="int", stop_timeout=3, restart_policy="unless-stopped")
     assert "KillSignal=SIGINT" in lines
     assert "TimeoutStopSec=3" in lines
     assert "Restart=always" in lines
     assert "ExecStart=/usr/local/lib/bare-containers/launch start web" in lines
     # 0 would be no timeout at all to systemd.
-    assert "TimeoutStopSec=1ms" in unit_text(declare(stop_timeout=0)).splitlines()
+    assert "TimeoutStopSec=1ms" in lines_of(stop_timeout=0)
     keys = [line.partition("=")[0] for line in lines if "=" in line]
-    assert len(keys) == len(set(keys))
+    assert {key for key in keys if keys.count(key) > 1} == {"DeviceAllow"}
+    assert "DevicePolicy=strict" in lines
+    assert "DeviceAllow=/dev/char/1:3 rwm" in lines
+    hook = {"hooks": {"poststop": [{"path": "/bin/true"}]}}
+    assert "ExecStopPost=/usr/local/lib/bare-containers/launch poststop web" in lines_of(oci=hook)
+    assert "KillSignal=SIGRTMIN+3" in lines_of(systemd=True)
 
 
 def test_a_recipe_has_no_line_that_the_config_does_not_ask_for():
