@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import host
+from .. import host, systemctl
 from ..converge import Failure, Needs, State, Step
 from ..kernel import file, namespace
 from ..shell import command, write_file
@@ -20,13 +20,11 @@ from . import bundle, installation, spec, surroundings
 from .options import OPTIONS
 from .recipe import recipe
 from .supervisor import (
-    RELOAD,
     Direct,
     Stop,
     Supervisor,
     Systemd,
     log_path,
-    reload_units,
     running,
     unit_path,
     unit_text,
@@ -45,7 +43,7 @@ def check(entries: Sequence[Entry]) -> None:
     """Raises Failure for a declaration that this host can't fulfil, whatever state it is in."""
     for entry in entries:
         kind = _kind(entry)
-        if kind == "systemd" and not host.systemd_is_init():
+        if kind == "systemd" and not systemctl.systemd_is_init():
             raise Failure(
                 f"supervisor: 'systemd' is not PID 1 of this host, {entry['name']} takes 'direct' or 'auto'; "
                 "nothing was changed."
@@ -59,7 +57,7 @@ def check(entries: Sequence[Entry]) -> None:
 
 def _kind(entry: Entry) -> str:
     if entry["supervisor"] == "auto":
-        return "systemd" if host.systemd_is_init() else "direct"
+        return "systemd" if systemctl.systemd_is_init() else "direct"
     return str(entry["supervisor"])
 
 
@@ -68,7 +66,7 @@ class Processes:
 
     def __init__(self) -> None:
         self.supervisors: dict[str, Supervisor] = {"direct": Direct()}
-        if host.systemd_is_init():
+        if systemctl.systemd_is_init():
             self.supervisors["systemd"] = Systemd()
         self.starts, self.stops = {}, {}
         for kind, supervisor in self.supervisors.items():
@@ -121,7 +119,7 @@ class Process:
         state["directories"] = [name for name in _OVERLAY if (self._directory / name).is_dir()]
         state["etc"] = {name: self._read_etc(name)[0] for name in spec.ETC_FILES}
         state["config"] = config
-        if host.systemd_is_init():
+        if systemctl.systemd_is_init():
             state["unit"] = file.read_text(unit_path(self.name))
             state["unit_loaded"] = not self._batch.supervisors["systemd"].stale(self.name)
             state["enabled"] = os.path.lexists(wants_path(self.name))
@@ -174,7 +172,7 @@ class Process:
             "etc": spec.etc_files(declared, given),
             "config": spec.config(declared, given),
         }
-        if host.systemd_is_init():
+        if systemctl.systemd_is_init():
             systemd = _kind(declared) == "systemd"
             expected["unit"] = unit_text(declared) if systemd else None
             expected["unit_loaded"] = True
@@ -243,7 +241,7 @@ class Process:
         elif "enabled" in differs:
             yield _file_step("enabled", link, None)
         if differs & {"unit", "unit_loaded", "enabled"}:
-            yield Step("unit", (RELOAD,), reload_units, shared=RELOAD)
+            yield systemctl.reload_step("unit")
 
     def _directories_step(self, expected: Sequence[str], fresh: bool) -> Step:
         """Makes the overlay's directories; a ``fresh`` one starts without what was written above another
@@ -303,7 +301,7 @@ class Process:
             if str(path) in actual["files"]:
                 steps.append(_file_step(what, path, None))
         if any(step.changes in ("unit", "enabled") for step in steps):
-            steps.append(Step("unit", (RELOAD,), reload_units, shared=RELOAD))
+            steps.append(systemctl.reload_step("unit"))
         trees = [self._directory / name for name in ("etc", *_OVERLAY)] + [host.RUN / self.name]
         steps += [
             Step("files", (command(["rm", "-rf", path]),), _bound(_remove_tree, path))

@@ -8,6 +8,7 @@ Both act for many containers at a time, with one program.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shlex
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import host
+from .. import host, systemctl
 from ..converge import Failure
 from ..kernel import file, process
 from . import bundle
@@ -26,9 +27,6 @@ from .installation import LAUNCHER, run_launcher
 
 Failures = Mapping[str, str]
 """One sentence for each container that something did not succeed for."""
-
-RELOAD = "systemctl daemon-reload"
-WANTS = host.UNITS / "multi-user.target.wants"
 
 _START_SECONDS = 60
 _KILL_SECONDS = 10.0
@@ -131,7 +129,7 @@ class Systemd:
 
     def refresh(self, names: Iterable[str]) -> None:
         units = [host.unit(name) for name in names]
-        self._shown = _show(units, "ActiveState", "NeedDaemonReload") if units else {}
+        self._shown = systemctl.show(units, "ActiveState", "NeedDaemonReload")
 
     def stale(self, name: str) -> bool:
         return self._shown[host.unit(name)]["NeedDaemonReload"] == "yes"
@@ -141,21 +139,30 @@ class Systemd:
 
     def start(self, names: Sequence[str]) -> Failures:
         units = [host.unit(name) for name in names]
-        if _systemctl("restart", *units).returncode == 0:
-            return {}
-        shown = _show(units, "ActiveState", "StatusText", "Result")
-        failed = [name for name in names if shown[host.unit(name)]["ActiveState"] != "active"]
-        _systemctl("stop", *(host.unit(name) for name in failed))
-        _systemctl("reset-failed", *(host.unit(name) for name in failed))
-        return {name: _reason(name, shown[host.unit(name)]) for name in failed}
+        try:
+            systemctl.systemctl("restart", *units)
+        except Failure:
+            shown = systemctl.show(units, "ActiveState", "StatusText", "Result")
+            failed = [name for name in names if shown[host.unit(name)]["ActiveState"] != "active"]
+            self._end([host.unit(name) for name in failed])
+            return {name: _reason(name, shown[host.unit(name)]) for name in failed}
+        return {}
 
     def stop(self, stops: Sequence[Stop]) -> Failures:
-        units = [host.unit(stop.name) for stop in stops]
-        done = _systemctl("stop", *units)
-        # One that had to be killed counts as failed, and would stay known to systemd after its unit is gone.
-        _systemctl("reset-failed", *units)
-        told = done.stderr.strip().replace("\n", " ")
-        return {stop.name: f"systemctl stop: {told}" for stop in stops} if done.returncode else {}
+        failure = self._end([host.unit(stop.name) for stop in stops])
+        return dict.fromkeys((stop.name for stop in stops), str(failure)) if failure else {}
+
+    def _end(self, units: Sequence[str]) -> Failure | None:
+        """Stops units, and has systemd forget that they failed: one that had to be killed counts as such, and
+        would stay known after its file is gone."""
+        failure = None
+        try:
+            systemctl.systemctl("stop", *units)
+        except Failure as told:
+            failure = told
+        with contextlib.suppress(Failure):  # It complains of those that it has forgotten already.
+            systemctl.systemctl("reset-failed", *units)
+        return failure
 
     def start_commands(self, name: str) -> tuple[str, ...]:
         return (f"systemctl restart {host.unit(name)}",)
@@ -202,20 +209,13 @@ WantedBy=multi-user.target
 """
 
 
-def reload_units() -> None:
-    """Has systemd read the units again. Raises Failure."""
-    done = _systemctl("daemon-reload")
-    if done.returncode:
-        raise Failure(f"{RELOAD}: {done.stderr.strip()}")
-
-
 def unit_path(name: str) -> Path:
-    return host.UNITS / host.unit(name)
+    return systemctl.UNITS / host.unit(name)
 
 
 def wants_path(name: str) -> Path:
     """The link by which the container is started at boot."""
-    return WANTS / host.unit(name)
+    return systemctl.wants_link(host.unit(name))
 
 
 def log_path(name: str) -> Path:
@@ -267,21 +267,6 @@ def _crash(done: subprocess.CompletedProcess[str], names: Sequence[str]) -> Fail
         return {}
     told = " ".join(done.stderr.split())
     return dict.fromkeys(names, f"{LAUNCHER} ended with status {done.returncode}: {told}")
-
-
-def _show(units: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
-    """Properties of units, by unit: one block of lines each, in the order asked for (systemctl(1), show)."""
-    done = _systemctl("show", f"--property=Id,{','.join(properties)}", "--", *units)
-    if done.returncode:
-        raise Failure(f"systemctl show: {done.stderr.strip()}")
-    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in done.stdout.split("\n\n")]
-    return dict(zip(units, blocks))
-
-
-def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # pylint: disable=ansible-bad-function
-        ["systemctl", *arguments], capture_output=True, text=True, check=False
-    )
 
 
 def _reason(name: str, shown: Mapping[str, str]) -> str:

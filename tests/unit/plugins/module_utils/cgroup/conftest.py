@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils import host
-from ansible_collections.bare.containers.plugins.module_utils.cgroup import hierarchy, systemd
+from ansible_collections.bare.containers.plugins.module_utils import host, systemctl
+from ansible_collections.bare.containers.plugins.module_utils.cgroup import hierarchy
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
 from ansible_collections.bare.containers.plugins.module_utils.kernel import cgroup
 
@@ -145,7 +145,7 @@ class Systemd:
             texts = self._texts()
             return "\n".join(
                 f"Id={unit}\nNeedDaemonReload={'yes' if texts.get(unit) != self.loaded.get(unit) else 'no'}\n"
-                for unit in words[2:]
+                for unit in words[words.index("--") + 1 :]
             )
         if words[0] in ("freeze", "thaw"):
             path = self.kernel.root / "system.slice" / words[1]
@@ -199,9 +199,9 @@ def make_host(tmp_path_factory, monkeypatch):
         monkeypatch.setattr(cgroup, "wait_for", lambda path, event, value, seconds: True)
         monkeypatch.setattr(hierarchy, "root", lambda: kernel.root)
         monkeypatch.setattr(host, "STATE", top / "lib")
-        monkeypatch.setattr(host, "UNITS", manager.units)
-        monkeypatch.setattr(host, "systemd_is_init", lambda: True)
-        monkeypatch.setattr(systemd, "_systemctl", manager.systemctl)
+        monkeypatch.setattr(systemctl, "UNITS", manager.units)
+        monkeypatch.setattr(systemctl, "systemd_is_init", lambda: True)
+        monkeypatch.setattr(systemctl, "systemctl", manager.systemctl)
         return manager
 
     return make

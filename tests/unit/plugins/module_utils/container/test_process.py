@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils import host
+from ansible_collections.bare.containers.plugins.module_utils import host, systemctl
 from ansible_collections.bare.containers.plugins.module_utils.container import (
     bundle,
     installation,
@@ -69,7 +69,7 @@ class Remembered:
 def watched(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "STATE", tmp_path / "state")
     monkeypatch.setattr(host, "RUN", tmp_path / "run")
-    monkeypatch.setattr(host, "systemd_is_init", lambda: False)
+    monkeypatch.setattr(systemctl, "systemd_is_init", lambda: False)
     monkeypatch.setattr(host, "directory", lambda name: tmp_path / "state/containers" / name)
     monkeypatch.setattr(bundle, "LOGS", str(tmp_path / "log"))
     monkeypatch.setattr(installation, "mismatch", lambda: None)
