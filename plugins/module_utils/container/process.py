@@ -109,7 +109,7 @@ class Process:
         self._pid = found[0] if found else None
         active = any(supervisor.active(self.name) for supervisor in self._batch.supervisors.values())
         files = [str(path) for path in self._places() if os.path.lexists(path)]
-        if not files and not found and not active:
+        if not files and not found and not active and not self._has_failed():
             return ABSENT
         state: dict[str, Any] = {"state": "started" if found or active else "stopped"}
         if self._entry["state"] == "absent":
@@ -125,6 +125,10 @@ class Process:
             state["enabled"] = os.path.lexists(wants_path(self.name))
         state["process"] = self._differences(found[0], config) if found else None
         return state
+
+    def _has_failed(self) -> bool:
+        """Whether its supervisor knows it as failed, which systemd does even without the unit's file."""
+        return any(supervisor.failed(self.name) for supervisor in self._batch.supervisors.values())
 
     def _places(self) -> Iterator[Path]:
         """Everything that a container's process leaves on the host."""
@@ -234,6 +238,8 @@ class Process:
     def _unit_steps(self, differs: set[str], expected: State) -> Iterator[Step]:
         path, link = unit_path(self.name), wants_path(self.name)
         if "unit" in differs:
+            if expected["unit"] is None:
+                yield from self._forget_steps()
             yield _file_step("unit", path, expected["unit"])
         if "enabled" in differs and expected["enabled"]:
             commands = (command(["mkdir", "-p", link.parent]), command(["ln", "-sf", path, link]))
@@ -295,8 +301,14 @@ class Process:
         commands = self._batch.supervisors[kind].stop_commands(stop)
         return self._batch.stops[kind].steps(self.name, stop, commands, lambda: None)
 
+    def _forget_steps(self) -> Iterator[Step]:
+        """Before the unit goes, as it would stay listed without its file."""
+        if self._has_failed():
+            yield systemctl.step("failure", "reset-failed", host.unit(self.name))
+
     def _absent(self, actual: State) -> list[Step]:
         steps: list[Step] = list(self._stop_steps()) if actual["state"] == "started" else []
+        steps += self._forget_steps()
         for what, path in (("unit", unit_path(self.name)), ("enabled", wants_path(self.name))):
             if str(path) in actual["files"]:
                 steps.append(_file_step(what, path, None))

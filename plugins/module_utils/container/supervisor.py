@@ -49,13 +49,16 @@ class Supervisor(Protocol):
     kind: str
 
     def refresh(self, names: Iterable[str]) -> None:
-        """Asks once for all what stale() and active() tell."""
+        """Asks once for all what stale(), active() and failed() tell."""
 
     def stale(self, name: str) -> bool:
         """Whether the supervisor has yet to read what is written about the container."""
 
     def active(self, name: str) -> bool:
         """Whether the supervisor takes the container for started, or is about to start it again."""
+
+    def failed(self, name: str) -> bool:
+        """Whether the supervisor still knows the container as one that has failed, and is not active."""
 
     def start(self, names: Sequence[str]) -> Failures:
         """Starts containers that do not run."""
@@ -81,6 +84,9 @@ class Direct:
 
     def active(self, name: str) -> bool:
         return running(name) is not None
+
+    def failed(self, name: str) -> bool:
+        return False
 
     def start(self, names: Sequence[str]) -> Failures:
         done = run_launcher("start", *names)
@@ -136,6 +142,9 @@ class Systemd:
 
     def active(self, name: str) -> bool:
         return self._shown[host.unit(name)]["ActiveState"] not in _ENDED
+
+    def failed(self, name: str) -> bool:
+        return self._shown[host.unit(name)]["ActiveState"] == "failed"
 
     def start(self, names: Sequence[str]) -> Failures:
         units = [host.unit(name) for name in names]

@@ -31,6 +31,7 @@ class Remembered:
         self.acts = []
         self.reloaded = True
         self.refuses = {}
+        self.has_failed = set()
 
     def refresh(self, names):
         self.acts.append("refresh")
@@ -40,6 +41,9 @@ class Remembered:
 
     def active(self, name):
         return supervisor.running(name) is not None
+
+    def failed(self, name):
+        return name in self.has_failed
 
     def start(self, names):
         self.acts.append(("start", *names))
@@ -207,6 +211,22 @@ def test_stopping_and_restarting_take_the_kept_declaration(watched, declare):
     (unknown,) = run(declare("other", command=None, state="stopped"))
     assert "command" in unknown.error
     assert not unknown.changed
+
+
+def test_a_failure_is_forgotten_with_the_container_also_where_nothing_else_is_left(
+    watched, declare, monkeypatch
+):
+    monkeypatch.setattr(
+        systemctl, "systemctl", lambda verb, unit: watched.has_failed.remove(unit[5:-8]) or verb
+    )
+    run(declare())
+    for _time in range(2):
+        watched.has_failed = {"web", "other"}
+        (gone,) = run(declare(state="absent"))
+        assert gone.error is None
+        assert gone.commands.count("systemctl reset-failed bare-web.service") == 1
+        assert watched.has_failed == {"other"}
+    assert not run(declare(state="absent"))[0].changed
 
 
 def test_what_is_missing_is_told_before_anything_is_changed_and_check_mode_goes_on(
