@@ -21,6 +21,7 @@ from ansible_collections.bare.containers.plugins.module_utils.converge import Fa
 from ansible_collections.bare.containers.plugins.module_utils.kernel import cgroup
 
 CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
+# What a new cgroup reads, by Documentation/admin-guide/cgroup-v2.rst.
 DEFAULTS = {
     "cpu.max": "max 100000",
     "cpu.weight": "100",
@@ -182,6 +183,12 @@ class Systemd:
                 values[file] = properties[name]
         for file, value in values.items():
             self.kernel.write(path, file, limit.get(value, value))
+
+
+@pytest.fixture
+def kernel_defaults():
+    """What a new cgroup reads, by control file."""
+    return DEFAULTS
 
 
 @pytest.fixture
