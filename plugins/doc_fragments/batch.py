@@ -5,10 +5,15 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The option by which every module converges many containers in one task."""
+    """The options of every module that say which containers it is about: one, or many in one task."""
 
     DOCUMENTATION = r"""
 options:
+  name:
+    description:
+      - The container's name, of up to 64 letters, digits, C(_), C(.) and C(-), beginning with a letter or digit.
+      - Required unless O(batch) is given.
+    type: str
   batch:
     description:
       - Sets of this module's own options, each with a O(name), converged together in one task.

@@ -34,7 +34,6 @@ from .shell import command, write_file
 
 STATE = Path("/var/lib/bare-containers")
 RUN = Path("/run/bare-containers")
-UNITS = Path("/etc/systemd/system")
 PARTS = ("rootfs", "cgroup", "network", "process")
 NETWORK_UNIT = "bare-network.service"
 LOCK_TIMEOUT = 60.0
@@ -59,11 +58,6 @@ def directory(name: str) -> Path:
 def unit(name: str) -> str:
     """The container's unit name."""
     return f"bare-{name}.service"
-
-
-def systemd_is_init() -> bool:
-    """Whether PID 1 is systemd, as sd_booted(3) finds out."""
-    return os.path.isdir("/run/systemd/system")
 
 
 @contextlib.contextmanager

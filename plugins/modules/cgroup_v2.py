@@ -16,11 +16,6 @@ description:
   - Limits change in place, without a restart.
 author: ["bare.containers contributors (@bare-containers)"]
 options:
-  name:
-    description:
-      - The container's name.
-      - Required unless O(batch) is given.
-    type: str
   state:
     description:
       - V(present) has the cgroup with its limits. It does not care whether the processes are frozen.

@@ -18,11 +18,6 @@ description:
   - A change of what the process was started with starts it again; name servers and a changed unit do not need that.
 author: ["bare.containers contributors (@bare-containers)"]
 options:
-  name:
-    description:
-      - The container's name.
-      - Required unless O(batch) is given.
-    type: str
   state:
     description:
       - V(started) has it running, and started at boot where systemd is PID 1.

@@ -13,7 +13,8 @@ author: ["bare.containers contributors (@bare-containers)"]
 description:
   - Makes a named network namespace C(/run/netns/NAME), which C(ip netns) knows too, and a veth pair into it, with addresses,
     a default route, and the host's side of it. The namespace outlives the container's process.
-  - The host's end stands alone and holds the gateway's address, or is a port of O(bridge), which then holds it.
+  - The host's end stands alone and holds the gateway's address, or is a port of O(bridge), which then holds it. It is called
+    C(bare-NAME), with a digest in place of a name longer than 10 characters.
   - All of the namespace is the container's. Links, addresses and routes in there that are not declared are removed; lo is up.
     IPv6 link-local addresses are the kernel's own affair.
   - Network address translation and published ports are rules of one nftables table, C(inet bare_containers), which is
@@ -41,12 +42,6 @@ requirements:
   - nftables, for O(nat) and O(publish)
   - iproute2, for rebuilding at boot
 options:
-  name:
-    description:
-      - The container's name, up to 64 letters, digits, C(_), C(.) and C(-), beginning with a letter or digit.
-      - The host's end of the link is called C(bare-NAME), with a digest in place of a name longer than 10 characters.
-      - Required unless O(batch) is given.
-    type: str
   state:
     description:
       - With V(absent) the namespace, the link and the rules are removed, and what was only there for them.

@@ -15,11 +15,6 @@ description:
   - With expectations it is a check of what is there.
 author: ["bare.containers contributors (@bare-containers)"]
 options:
-  name:
-    description:
-      - The container's name.
-      - Required unless O(batch) is given.
-    type: str
   command:
     description:
       - The program and its arguments. No shell is involved. A program without a C(/) is looked for in the C(PATH) of the container.
@@ -75,11 +70,10 @@ options:
         not stop the others; the task then fails.
       - Several may have the same name. O(creates) and O(removes) are looked at before the first is run.
       - Mutually exclusive with O(name).
-    type: list
-    elements: dict
 extends_documentation_fragment:
   - bare.containers.attributes
   - bare.containers.attributes.action_group
+  - bare.containers.batch
 attributes:
   check_mode:
     support: full

@@ -27,11 +27,6 @@ attributes:
   idempotent:
     support: full
 options:
-  name:
-    description:
-      - The container's name, of up to 64 letters, digits, C(_), C(.) and C(-), beginning with a letter or digit.
-      - Required unless O(batch) is given.
-    type: str
   state:
     description:
       - With V(present), the root file system is in the store and the container refers to it. It takes exactly one of

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a declaration can say of isolation beyond the default.
 
-User and time namespaces, what is shared with the host, filters, an init, pausing, and config.json to the letter.
+User and time namespaces, what is shared with the host, filters, an init, pausing, config.json to the letter.
 """
 
 from __future__ import annotations

@@ -237,6 +237,13 @@ def test_the_commands_do_the_same(host, converge):
     assert not converge(state="absent")["changed"]
 
 
+def test_absent_leaves_no_failure_of_one_that_ended_by_itself(host, converge):
+    host.shell(f"kill -KILL {converge()['pid']}")
+    eventually(lambda: shown(host, "ActiveState")["ActiveState"] == "failed")
+    assert f"systemctl reset-failed {UNIT}" in converge(state="absent")["commands"]
+    assert host.shell("systemctl list-units --all --no-legend --plain 'bare-*'") == ""
+
+
 def test_absent_leaves_nothing(host, converge):
     converge(stop_timeout=0)
     assert converge(state="absent")["changed"]

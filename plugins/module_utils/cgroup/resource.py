@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
 
-from .. import host
+from .. import host, systemctl
 from ..converge import Failure, State, Step
 from ..kernel import file
 from . import files, hierarchy, systemd
@@ -36,7 +36,7 @@ def validate(entries: Sequence[Entry]) -> None:
             continue
         _parent(entry)
         if _manager_name(entry) == "systemd":
-            if not host.systemd_is_init():
+            if not systemctl.systemd_is_init():
                 raise Failure(
                     "manager: systemd takes a host where it is PID 1, and this one is not; take cgroupfs or "
                     "auto; nothing was changed."
@@ -168,7 +168,7 @@ class CgroupResource:
 
 def _manager_name(entry: Entry) -> str:
     if entry["manager"] == "auto":
-        return "systemd" if host.systemd_is_init() else "cgroupfs"
+        return "systemd" if systemctl.systemd_is_init() else "cgroupfs"
     return str(entry["manager"])
 
 

@@ -11,12 +11,11 @@ running unit at once and puts back what was changed by hand. Tried with systemd 
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import host
+from .. import systemctl
 from ..converge import Failure, Step
 from ..kernel import cgroup, file
 from ..shell import command, write_file
@@ -25,7 +24,6 @@ from .files import CONTROLS, Value
 from .live import Live
 
 DEFAULT_SLICE = "system.slice"
-RELOAD = "systemctl daemon-reload"
 
 # Those that systemd enables for a unit (systemd.resource-control(5), "Control Group Management").
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
@@ -90,15 +88,12 @@ class Units:
     def refresh(self) -> None:
         """Raises Failure."""
         units = sorted(unit for unit in self._names if drop_in(unit).exists())
-        if not units:
-            return
-        shown = _systemctl("show", "--property=Id,NeedDaemonReload", *units)
-        blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.split("\n\n")]
-        self._stale = {block["Id"] for block in blocks if block.get("NeedDaemonReload") == "yes"}
+        shown = systemctl.show(units, "NeedDaemonReload")
+        self._stale = {unit for unit, properties in shown.items() if properties["NeedDaemonReload"] == "yes"}
 
 
 def drop_in(unit: str) -> Path:
-    return host.UNITS / f"{unit}.d" / "10-cgroup.conf"
+    return systemctl.UNITS / f"{unit}.d" / "10-cgroup.conf"
 
 
 class Systemd:
@@ -161,19 +156,18 @@ class Systemd:
             steps.append(self._write_step())
         differing = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
         if steps or not actual["loaded"] or not all(self._leaves_alone(name) for name in differing):
-            steps.append(_reload_step(differing or ["drop_in"]))
+            steps.append(systemctl.reload_step(", ".join(differing or ["drop_in"])))
         steps += [step for step in self._live.write_steps(before, after) if self._leaves_alone(step.changes)]
         if expected.get("frozen") != actual.get("frozen"):
-            steps.append(self._freeze_step(expected["frozen"]))
+            steps.append(systemctl.step("frozen", "freeze" if expected["frozen"] else "thaw", self._unit))
         return steps
 
     def removal_steps(self, actual: Mapping[str, Any]) -> list[Step]:
         """What ends the unit if it runs, and takes the drop-in away."""
-        stop = (command(["systemctl", "stop", self._unit]),)
-        steps = [Step("processes", stop, lambda: _run("stop", self._unit))] if self.processes() else []
+        steps = [systemctl.step("processes", "stop", self._unit)] if self.processes() else []
         if actual["state"] == "present":
             steps.append(self._remove_step())
-        return [*steps, _reload_step(["drop_in"])]
+        return [*steps, systemctl.reload_step("drop_in")]
 
     def processes(self) -> list[int]:
         return cgroup.processes(self.path)
@@ -217,32 +211,10 @@ class Systemd:
 
         def apply() -> None:
             file.remove(self._drop_in)
-            file.remove_empty(directory, up_to=host.UNITS)
+            file.remove_empty(directory, up_to=systemctl.UNITS)
 
         removals = (
             command(["rm", "-f", self._drop_in]),
             command(["rmdir", "--ignore-fail-on-non-empty", directory]),
         )
         return Step("drop_in", removals, apply)
-
-    def _freeze_step(self, frozen: bool) -> Step:
-        verb = "freeze" if frozen else "thaw"
-        return Step("frozen", (command(["systemctl", verb, self._unit]),), lambda: _run(verb, self._unit))
-
-
-def _reload_step(changes: Sequence[str]) -> Step:
-    return Step(", ".join(changes), (RELOAD,), lambda: _run("daemon-reload"), shared=RELOAD)
-
-
-def _run(*words: str) -> None:
-    _systemctl(*words)
-
-
-def _systemctl(*words: str) -> str:
-    """What systemctl(1) prints. Raises Failure with what it complains of."""
-    done = subprocess.run(  # pylint: disable=ansible-bad-function
-        ["systemctl", *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise Failure(f"'systemctl {' '.join(words)}' failed: {done.stderr.strip() or done.stdout.strip()}.")
-    return done.stdout

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import host
+from .. import host, systemctl
 from ..converge import Failure, Needs, State, Step
 from ..kernel import cgroup, file, namespace
 from ..shell import command, write_file
@@ -21,13 +21,11 @@ from . import bundle, installation, seccomp, spec, surroundings
 from .options import OPTIONS, signal_number
 from .recipe import recipe
 from .supervisor import (
-    RELOAD,
     Direct,
     Stop,
     Supervisor,
     Systemd,
     log_path,
-    reload_units,
     running,
     unit_path,
     unit_text,
@@ -47,7 +45,7 @@ def check(entries: Sequence[Entry]) -> None:
     """Raises Failure for a declaration that this host can't fulfil, whatever state it is in."""
     for entry in entries:
         kind = _kind(entry)
-        if kind == "systemd" and not host.systemd_is_init():
+        if kind == "systemd" and not systemctl.systemd_is_init():
             raise Failure(
                 f"supervisor: 'systemd' is not PID 1 of this host, {entry['name']} takes 'direct' or 'auto'; "
                 "nothing was changed."
@@ -61,7 +59,7 @@ def check(entries: Sequence[Entry]) -> None:
 
 def _kind(entry: Entry) -> str:
     if entry["supervisor"] == "auto":
-        return "systemd" if host.systemd_is_init() else "direct"
+        return "systemd" if systemctl.systemd_is_init() else "direct"
     return str(entry["supervisor"])
 
 
@@ -70,7 +68,7 @@ class Processes:
 
     def __init__(self) -> None:
         self.supervisors: dict[str, Supervisor] = {"direct": Direct()}
-        if host.systemd_is_init():
+        if systemctl.systemd_is_init():
             self.supervisors["systemd"] = Systemd()
         self.starts, self.stops = {}, {}
         for kind, supervisor in self.supervisors.items():
@@ -114,7 +112,7 @@ class Process:
         self._pid = found[0] if found else None
         active = any(supervisor.active(self.name) for supervisor in self._batch.supervisors.values())
         files = [str(path) for path in self._places() if os.path.lexists(path)]
-        if not files and not found and not active:
+        if not files and not found and not active and not self._has_failed():
             return ABSENT
         state: dict[str, Any] = {"state": "started" if found or active else "stopped"}
         if found and self._paused():
@@ -127,12 +125,16 @@ class Process:
         state["etc"] = {name: self._read_etc(name)[0] for name in spec.ETC_FILES}
         state["config"] = _shown(config)
         state["seccomp"] = _digest(_read_bytes(self._directory / bundle.FILTER))
-        if host.systemd_is_init():
+        if systemctl.systemd_is_init():
             state["unit"] = file.read_text(unit_path(self.name))
             state["unit_loaded"] = not self._batch.supervisors["systemd"].stale(self.name)
             state["enabled"] = os.path.lexists(wants_path(self.name))
         state["process"] = self._differences(found[0], config) if found else None
         return state
+
+    def _has_failed(self) -> bool:
+        """Whether its supervisor knows it as failed, which systemd does even without the unit's file."""
+        return any(supervisor.failed(self.name) for supervisor in self._batch.supervisors.values())
 
     def _places(self) -> Iterator[Path]:
         """Everything that a container's process leaves on the host."""
@@ -184,7 +186,7 @@ class Process:
             "config": _shown(config),
             "seccomp": _digest(_filter(config)),
         }
-        if host.systemd_is_init():
+        if systemctl.systemd_is_init():
             systemd = _kind(declared) == "systemd"
             expected["unit"] = unit_text(declared, config) if systemd else None
             expected["unit_loaded"] = True
@@ -253,6 +255,8 @@ class Process:
     def _unit_steps(self, differs: set[str], expected: State) -> Iterator[Step]:
         path, link = unit_path(self.name), wants_path(self.name)
         if "unit" in differs:
+            if expected["unit"] is None:
+                yield from self._forget_steps()
             yield _file_step("unit", path, expected["unit"])
         if "enabled" in differs and expected["enabled"]:
             commands = (command(["mkdir", "-p", link.parent]), command(["ln", "-sf", path, link]))
@@ -260,7 +264,7 @@ class Process:
         elif "enabled" in differs:
             yield _file_step("enabled", link, None)
         if differs & {"unit", "unit_loaded", "enabled"}:
-            yield Step("unit", (RELOAD,), reload_units, shared=RELOAD)
+            yield systemctl.reload_step("unit")
 
     def _directories_step(self, expected: Sequence[str], fresh: bool) -> Step:
         """Makes the overlay's directories; a ``fresh`` one starts without what was written above another
@@ -333,14 +337,20 @@ class Process:
         place = surroundings.cgroup(self.name)
         return place is not None and cgroup.read(place, "cgroup.freeze") == "1"
 
+    def _forget_steps(self) -> Iterator[Step]:
+        """Before the unit goes, as it would stay listed without its file."""
+        if self._has_failed():
+            yield systemctl.step("failure", "reset-failed", host.unit(self.name))
+
     def _absent(self, actual: State) -> list[Step]:
         steps: list[Step] = [self._freeze_step(False)] if actual["state"] == "paused" else []
         steps += self._stop_steps() if actual["state"] in RUNNING else ()
+        steps += self._forget_steps()
         for what, path in (("unit", unit_path(self.name)), ("enabled", wants_path(self.name))):
             if str(path) in actual["files"]:
                 steps.append(_file_step(what, path, None))
         if any(step.changes in ("unit", "enabled") for step in steps):
-            steps.append(Step("unit", (RELOAD,), reload_units, shared=RELOAD))
+            steps.append(systemctl.reload_step("unit"))
         trees = [self._directory / name for name in ("etc", *_OVERLAY)] + [host.RUN / self.name]
         steps += [
             Step("files", (command(["rm", "-rf", path]),), _bound(_remove_tree, path))

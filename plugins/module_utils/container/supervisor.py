@@ -8,6 +8,7 @@ Both act for many containers at a time, with one program.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import host
+from .. import host, systemctl
 from ..converge import Failure
 from ..kernel import cgroup, file, process
 from . import bundle
@@ -29,9 +30,6 @@ from .spec import stop_signal
 
 Failures = Mapping[str, str]
 """One sentence for each container that something did not succeed for."""
-
-RELOAD = "systemctl daemon-reload"
-WANTS = host.UNITS / "multi-user.target.wants"
 
 _START_SECONDS = 60
 _KILL_SECONDS = 10.0
@@ -58,13 +56,16 @@ class Supervisor(Protocol):
     kind: str
 
     def refresh(self, names: Iterable[str]) -> None:
-        """Asks once for all what stale() and active() tell."""
+        """Asks once for all what stale(), active() and failed() tell."""
 
     def stale(self, name: str) -> bool:
         """Whether the supervisor has yet to read what is written about the container."""
 
     def active(self, name: str) -> bool:
         """Whether the supervisor takes the container for started, or is about to start it again."""
+
+    def failed(self, name: str) -> bool:
+        """Whether the supervisor still knows the container as one that has failed, and is not active."""
 
     def start(self, names: Sequence[str]) -> Failures:
         """Starts containers that do not run."""
@@ -95,6 +96,9 @@ class Direct:
 
     def active(self, name: str) -> bool:
         return running(name) is not None
+
+    def failed(self, name: str) -> bool:
+        return False
 
     def start(self, names: Sequence[str]) -> Failures:
         return _told(run_launcher("start", *names), names)
@@ -147,7 +151,7 @@ class Systemd:
 
     def refresh(self, names: Iterable[str]) -> None:
         units = [host.unit(name) for name in names]
-        self._shown = _show(units, "ActiveState", "NeedDaemonReload") if units else {}
+        self._shown = systemctl.show(units, "ActiveState", "NeedDaemonReload")
 
     def stale(self, name: str) -> bool:
         return self._shown[host.unit(name)]["NeedDaemonReload"] == "yes"
@@ -155,23 +159,35 @@ class Systemd:
     def active(self, name: str) -> bool:
         return self._shown[host.unit(name)]["ActiveState"] not in _ENDED
 
+    def failed(self, name: str) -> bool:
+        return self._shown[host.unit(name)]["ActiveState"] == "failed"
+
     def start(self, names: Sequence[str]) -> Failures:
         units = [host.unit(name) for name in names]
-        if _systemctl("restart", *units).returncode == 0:
-            return {}
-        shown = _show(units, "ActiveState", "StatusText", "Result")
-        failed = [name for name in names if shown[host.unit(name)]["ActiveState"] != "active"]
-        _systemctl("stop", *(host.unit(name) for name in failed))
-        _systemctl("reset-failed", *(host.unit(name) for name in failed))
-        return {name: _reason(name, shown[host.unit(name)]) for name in failed}
+        try:
+            systemctl.systemctl("restart", *units)
+        except Failure:
+            shown = systemctl.show(units, "ActiveState", "StatusText", "Result")
+            failed = [name for name in names if shown[host.unit(name)]["ActiveState"] != "active"]
+            self._end([host.unit(name) for name in failed])
+            return {name: _reason(name, shown[host.unit(name)]) for name in failed}
+        return {}
 
     def stop(self, stops: Sequence[Stop]) -> Failures:
-        units = [host.unit(stop.name) for stop in stops]
-        done = _systemctl("stop", *units)
-        # One that had to be killed counts as failed, and would stay known to systemd after its unit is gone.
-        _systemctl("reset-failed", *units)
-        told = done.stderr.strip().replace("\n", " ")
-        return {stop.name: f"systemctl stop: {told}" for stop in stops} if done.returncode else {}
+        failure = self._end([host.unit(stop.name) for stop in stops])
+        return dict.fromkeys((stop.name for stop in stops), str(failure)) if failure else {}
+
+    def _end(self, units: Sequence[str]) -> Failure | None:
+        """Stops units, and has systemd forget that they failed: one that had to be killed counts as such, and
+        would stay known after its file is gone."""
+        failure = None
+        try:
+            systemctl.systemctl("stop", *units)
+        except Failure as told:
+            failure = told
+        with contextlib.suppress(Failure):  # It complains of those that it has forgotten already.
+            systemctl.systemctl("reset-failed", *units)
+        return failure
 
     def start_commands(self, name: str) -> tuple[str, ...]:
         return (f"systemctl restart {host.unit(name)}",)
@@ -181,9 +197,7 @@ class Systemd:
         return (f"systemctl stop {unit}", f"systemctl reset-failed {unit} 2>/dev/null || true")
 
     def freeze(self, stop: Stop, frozen: bool) -> None:
-        done = _systemctl("freeze" if frozen else "thaw", host.unit(stop.name))
-        if done.returncode:
-            raise Failure(f"state: {' '.join(done.stderr.split())}")
+        systemctl.systemctl("freeze" if frozen else "thaw", host.unit(stop.name))
 
     def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]:
         return (f"systemctl {'freeze' if frozen else 'thaw'} {host.unit(stop.name)}",)
@@ -230,20 +244,13 @@ WantedBy=multi-user.target
 """
 
 
-def reload_units() -> None:
-    """Has systemd read the units again. Raises Failure."""
-    done = _systemctl("daemon-reload")
-    if done.returncode:
-        raise Failure(f"{RELOAD}: {done.stderr.strip()}")
-
-
 def unit_path(name: str) -> Path:
-    return host.UNITS / host.unit(name)
+    return systemctl.UNITS / host.unit(name)
 
 
 def wants_path(name: str) -> Path:
     """The link by which the container is started at boot."""
-    return WANTS / host.unit(name)
+    return systemctl.wants_link(host.unit(name))
 
 
 def log_path(name: str) -> Path:
@@ -312,21 +319,6 @@ def _told(done: subprocess.CompletedProcess[str], names: Sequence[str]) -> Failu
         return {name: lines[name] for name in names if name in lines}
     told = " ".join(done.stderr.split())
     return dict.fromkeys(names, f"{LAUNCHER} ended with status {done.returncode}: {told}")
-
-
-def _show(units: Sequence[str], *properties: str) -> dict[str, dict[str, str]]:
-    """Properties of units, by unit: one block of lines each, in the order asked for (systemctl(1), show)."""
-    done = _systemctl("show", f"--property=Id,{','.join(properties)}", "--", *units)
-    if done.returncode:
-        raise Failure(f"systemctl show: {done.stderr.strip()}")
-    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in done.stdout.split("\n\n")]
-    return dict(zip(units, blocks))
-
-
-def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # pylint: disable=ansible-bad-function
-        ["systemctl", *arguments], capture_output=True, text=True, check=False
-    )
 
 
 def _reason(name: str, shown: Mapping[str, str]) -> str:

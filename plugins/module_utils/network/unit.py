@@ -6,19 +6,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import host
-from ..converge import Failure, State, Step
-from ..shell import command
+from .. import host, systemctl
+from ..converge import State, Step
 from .script import TextFile, digest
 from .survey import DIRECTORY, Survey
 
 UNIT = host.NETWORK_UNIT
-
-_LINK = host.UNITS / "multi-user.target.wants" / UNIT
 
 
 class BootUnit:
@@ -28,12 +24,12 @@ class BootUnit:
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
-        self._unit = TextFile(host.UNITS / UNIT)
+        self._unit = TextFile(systemctl.UNITS / UNIT)
 
     def read(self) -> State:
-        if not host.systemd_is_init():
+        if not systemctl.systemd_is_init():
             return {}
-        return {"unit": self._unit.digest(), "enabled": os.path.lexists(_LINK)}
+        return {"unit": self._unit.digest(), "enabled": os.path.lexists(systemctl.wants_link(UNIT))}
 
     def expect(self, actual: State) -> State:
         if not actual:
@@ -46,14 +42,17 @@ class BootUnit:
             return []
         steps = []
         if actual["enabled"] and not expected["enabled"]:
-            steps.append(_switch("disable", "--now"))
-        if expected["unit"] is None and actual["unit"] is not None:
-            steps.append(_reloading(self._unit.remove_step("unit")))
-        elif actual["unit"] != expected["unit"]:
-            steps.append(_reloading(self._unit.write_step("unit", unit_lines(list(self._survey.declared)))))
+            steps.append(systemctl.step("enabled", "disable", "--now", UNIT))
+        if actual["unit"] != expected["unit"]:
+            steps += [self._unit_step(expected), systemctl.reload_step("unit")]
         if expected["enabled"] and not actual["enabled"]:
-            steps.append(_switch("enable"))
+            steps.append(systemctl.step("enabled", "enable", UNIT))
         return steps
+
+    def _unit_step(self, expected: State) -> Step:
+        if expected["unit"] is None:
+            return self._unit.remove_step("unit")
+        return self._unit.write_step("unit", unit_lines(list(self._survey.declared)))
 
     def facts(self, actual: State) -> Mapping[str, Any]:
         return {}
@@ -77,25 +76,3 @@ def unit_lines(names: Sequence[str]) -> list[str]:
         "[Install]",
         "WantedBy=multi-user.target",
     ]
-
-
-def _switch(*verb: str) -> Step:
-    return Step("enabled", (command(["systemctl", *verb, UNIT]),), lambda: _systemctl(*verb, UNIT))
-
-
-def _reloading(step: Step) -> Step:
-    """The step, after which systemd knows the unit anew."""
-
-    def apply() -> None:
-        step.apply()
-        _systemctl("daemon-reload")
-
-    return Step(step.changes, (*step.commands, command(["systemctl", "daemon-reload"])), apply)
-
-
-def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(  # pylint: disable=ansible-bad-function
-        ["systemctl", *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise Failure(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")

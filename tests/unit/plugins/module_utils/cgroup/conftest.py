@@ -15,12 +15,13 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils import host
-from ansible_collections.bare.containers.plugins.module_utils.cgroup import hierarchy, systemd
+from ansible_collections.bare.containers.plugins.module_utils import host, systemctl
+from ansible_collections.bare.containers.plugins.module_utils.cgroup import hierarchy
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
 from ansible_collections.bare.containers.plugins.module_utils.kernel import cgroup
 
 CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
+# What a new cgroup reads, by Documentation/admin-guide/cgroup-v2.rst.
 DEFAULTS = {
     "cpu.max": "max 100000",
     "cpu.weight": "100",
@@ -145,7 +146,7 @@ class Systemd:
             texts = self._texts()
             return "\n".join(
                 f"Id={unit}\nNeedDaemonReload={'yes' if texts.get(unit) != self.loaded.get(unit) else 'no'}\n"
-                for unit in words[2:]
+                for unit in words[words.index("--") + 1 :]
             )
         if words[0] in ("freeze", "thaw"):
             path = self.kernel.root / "system.slice" / words[1]
@@ -185,6 +186,12 @@ class Systemd:
 
 
 @pytest.fixture
+def kernel_defaults():
+    """What a new cgroup reads, by control file."""
+    return DEFAULTS
+
+
+@pytest.fixture
 def make_host(tmp_path_factory, monkeypatch):
     """Gives a fresh machine each time it is called, as hypothesis needs one for every example."""
 
@@ -199,9 +206,9 @@ def make_host(tmp_path_factory, monkeypatch):
         monkeypatch.setattr(cgroup, "wait_for", lambda path, event, value, seconds: True)
         monkeypatch.setattr(hierarchy, "root", lambda: kernel.root)
         monkeypatch.setattr(host, "STATE", top / "lib")
-        monkeypatch.setattr(host, "UNITS", manager.units)
-        monkeypatch.setattr(host, "systemd_is_init", lambda: True)
-        monkeypatch.setattr(systemd, "_systemctl", manager.systemctl)
+        monkeypatch.setattr(systemctl, "UNITS", manager.units)
+        monkeypatch.setattr(systemctl, "systemd_is_init", lambda: True)
+        monkeypatch.setattr(systemctl, "systemctl", manager.systemctl)
         return manager
 
     return make

@@ -18,35 +18,15 @@ from hypothesis import strategies as st
 
 PAGE = mmap.PAGESIZE
 
-# What a new cgroup reads, by Documentation/admin-guide/cgroup-v2.rst.
-KERNEL_DEFAULTS = {
-    "cpu.max": "max 100000",
-    "cpu.weight": "100",
-    "cpuset.cpus": "",
-    "cpuset.mems": "",
-    "memory.min": "0",
-    "memory.low": "0",
-    "memory.high": "max",
-    "memory.max": "max",
-    "memory.swap.max": "max",
-    "memory.oom.group": "0",
-    "pids.max": "max",
-    "io.weight": "default 100",
-}
-
 
 def declared(option, value):
     return OPTIONS.normalise({option: value})[option]
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.file)
-def test_a_default_is_what_a_new_cgroup_reads(control):
-    assert files.parse(control.file, KERNEL_DEFAULTS[control.file]) == control.default
+def test_a_default_is_what_a_new_cgroup_reads(control, kernel_defaults):
+    assert files.parse(control.file, kernel_defaults[control.file]) == control.default
     assert control.file.startswith(f"{control.controller}.")
-
-
-def test_every_file_with_an_option_is_in_the_table():
-    assert set(BY_FILE) == set(KERNEL_DEFAULTS)
 
 
 @pytest.mark.parametrize(

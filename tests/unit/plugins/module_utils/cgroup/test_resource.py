@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils import host
+from ansible_collections.bare.containers.plugins.module_utils import host, systemctl
 from ansible_collections.bare.containers.plugins.module_utils.cgroup import resource
 from ansible_collections.bare.containers.plugins.module_utils.cgroup.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.cgroup.systemd import Units
@@ -117,7 +117,7 @@ def test_any_declaration_after_any_other(make_host, steps, manager, running):
     assert converged(manager=manager, state="absent").changed
     assert not run(manager=manager, state="absent").changed
     assert not list(host.STATE.rglob("*.json"))
-    assert not list(host.UNITS.rglob("*"))
+    assert not list(systemctl.UNITS.rglob("*"))
     assert not (kernel.root / "bare").exists()
 
 
@@ -240,9 +240,9 @@ def test_a_move_leaves_nothing_behind(machine):
     ]
     converged(manager="systemd", memory_max="256M")
     assert list(root.rglob("*")) == []
-    assert (host.UNITS / "bare-web.service.d/10-cgroup.conf").exists()
+    assert (systemctl.UNITS / "bare-web.service.d/10-cgroup.conf").exists()
     converged(manager="cgroupfs")
-    assert list(host.UNITS.rglob("*")) == []
+    assert list(systemctl.UNITS.rglob("*")) == []
 
 
 @pytest.mark.parametrize("change", [{"state": "absent"}, {"parent": "bare/deeper"}, {"manager": "systemd"}])
@@ -349,7 +349,7 @@ def test_a_value_changed_by_hand_is_put_back_by_a_reload(machine):
 
 def test_a_drop_in_changed_by_hand_is_written_again(machine):
     converged(memory_max="256M")
-    drop_in = host.UNITS / "bare-web.service.d/10-cgroup.conf"
+    drop_in = systemctl.UNITS / "bare-web.service.d/10-cgroup.conf"
     text = drop_in.read_text()
     drop_in.write_text(text.replace("268435456", "1G"))
     assert converged(memory_max="256M").changed
@@ -366,10 +366,10 @@ def test_a_drop_in_that_was_written_but_never_loaded_is_loaded(machine):
 
 def test_drop_ins_of_others_stay(machine):
     converged(memory_max="256M")
-    other = host.UNITS / "bare-web.service.d/50-other.conf"
+    other = systemctl.UNITS / "bare-web.service.d/50-other.conf"
     other.write_text("[Unit]\n")
     converged(state="absent")
-    assert [path.name for path in host.UNITS.rglob("*")] == ["bare-web.service.d", "50-other.conf"]
+    assert [path.name for path in systemctl.UNITS.rglob("*")] == ["bare-web.service.d", "50-other.conf"]
 
 
 def test_a_reload_that_fails_fails_all_who_wait_and_is_made_up_for(machine):
@@ -444,7 +444,7 @@ def test_what_a_manager_can_not_do_is_refused_before_anything_is_changed(machine
 
 
 def test_systemd_takes_systemd(machine, monkeypatch):
-    monkeypatch.setattr(host, "systemd_is_init", lambda: False)
+    monkeypatch.setattr(systemctl, "systemd_is_init", lambda: False)
     with pytest.raises(Failure, match=r"^manager: systemd takes a host where it is PID 1"):
         run(manager="systemd")
     assert converged(manager="auto").after["manager"] == "cgroupfs"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils import host
+from ansible_collections.bare.containers.plugins.module_utils import host, systemctl
 from ansible_collections.bare.containers.plugins.module_utils.container import (
     bundle,
     installation,
@@ -31,6 +31,7 @@ class Remembered:
         self.acts = []
         self.reloaded = True
         self.refuses = {}
+        self.has_failed = set()
 
     def refresh(self, names):
         self.acts.append("refresh")
@@ -40,6 +41,9 @@ class Remembered:
 
     def active(self, name):
         return supervisor.running(name) is not None
+
+    def failed(self, name):
+        return name in self.has_failed
 
     def start(self, names):
         self.acts.append(("start", *names))
@@ -69,7 +73,7 @@ class Remembered:
 def watched(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "STATE", tmp_path / "state")
     monkeypatch.setattr(host, "RUN", tmp_path / "run")
-    monkeypatch.setattr(host, "systemd_is_init", lambda: False)
+    monkeypatch.setattr(systemctl, "systemd_is_init", lambda: False)
     monkeypatch.setattr(host, "directory", lambda name: tmp_path / "state/containers" / name)
     monkeypatch.setattr(bundle, "LOGS", str(tmp_path / "log"))
     monkeypatch.setattr(installation, "mismatch", lambda: None)
@@ -207,6 +211,22 @@ def test_stopping_and_restarting_take_the_kept_declaration(watched, declare):
     (unknown,) = run(declare("other", command=None, state="stopped"))
     assert "command" in unknown.error
     assert not unknown.changed
+
+
+def test_a_failure_is_forgotten_with_the_container_also_where_nothing_else_is_left(
+    watched, declare, monkeypatch
+):
+    monkeypatch.setattr(
+        systemctl, "systemctl", lambda verb, unit: watched.has_failed.remove(unit[5:-8]) or verb
+    )
+    run(declare())
+    for _time in range(2):
+        watched.has_failed = {"web", "other"}
+        (gone,) = run(declare(state="absent"))
+        assert gone.error is None
+        assert gone.commands.count("systemctl reset-failed bare-web.service") == 1
+        assert watched.has_failed == {"other"}
+    assert not run(declare(state="absent"))[0].changed
 
 
 def test_what_is_missing_is_told_before_anything_is_changed_and_check_mode_goes_on(

@@ -6,29 +6,29 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils import host
+from ansible_collections.bare.containers.plugins.module_utils import systemctl
 from ansible_collections.bare.containers.plugins.module_utils.network import unit
 from ansible_collections.bare.containers.plugins.module_utils.network.unit import BootUnit, unit_lines
 
 
 @pytest.fixture
-def systemctl(monkeypatch, tmp_path):
+def called(monkeypatch, tmp_path):
     """Systemd as PID 1, whose units are in a folder of the test; gives what systemctl(1) was called with."""
     wants = tmp_path / "multi-user.target.wants" / unit.UNIT
     calls = []
 
-    def call(*arguments: str) -> None:
-        calls.append(" ".join(arguments))
-        if arguments[0] == "enable":
+    def call(*words: str) -> str:
+        calls.append(" ".join(words))
+        if words[0] == "enable":
             wants.parent.mkdir(exist_ok=True)
             wants.symlink_to(tmp_path / unit.UNIT)
-        elif arguments[0] == "disable":
+        elif words[0] == "disable":
             wants.unlink()
+        return ""
 
-    monkeypatch.setattr(host, "UNITS", tmp_path)
-    monkeypatch.setattr(host, "systemd_is_init", lambda: True)
-    monkeypatch.setattr(unit, "_LINK", wants)
-    monkeypatch.setattr(unit, "_systemctl", call)
+    monkeypatch.setattr(systemctl, "UNITS", tmp_path)
+    monkeypatch.setattr(systemctl, "systemd_is_init", lambda: True)
+    monkeypatch.setattr(systemctl, "systemctl", call)
     return calls
 
 
@@ -44,29 +44,29 @@ def converge(*names: str) -> bool:
     return bool(steps)
 
 
-def test_the_unit_is_enabled_with_the_first_and_gone_with_the_last(systemctl, tmp_path):
+def test_the_unit_is_enabled_with_the_first_and_gone_with_the_last(called, tmp_path):
     assert converge("web")
-    assert systemctl == ["daemon-reload", "enable bare-network.service"]
+    assert called == ["daemon-reload", "enable bare-network.service"]
     assert "web/network.sh" in (tmp_path / unit.UNIT).read_text()
-    systemctl.clear()
+    called.clear()
     assert converge("db", "web")
-    assert systemctl == ["daemon-reload"]
-    systemctl.clear()
+    assert called == ["daemon-reload"]
+    called.clear()
     assert converge()
-    assert systemctl == ["disable --now bare-network.service", "daemon-reload"]
+    assert called == ["disable --now bare-network.service", "daemon-reload"]
     assert not (tmp_path / unit.UNIT).exists()
     assert not converge()
 
 
-def test_a_unit_changed_or_disabled_by_hand_is_repaired(systemctl, tmp_path):
+def test_a_unit_changed_or_disabled_by_hand_is_repaired(called, tmp_path):
     converge("web")
     with (tmp_path / unit.UNIT).open("a") as file:
         file.write("# mine\n")
     assert converge("web")
-    unit._LINK.unlink()
-    systemctl.clear()
+    systemctl.wants_link(unit.UNIT).unlink()
+    called.clear()
     assert converge("web")
-    assert systemctl == ["enable bare-network.service"]
+    assert called == ["enable bare-network.service"]
 
 
 def test_one_that_can_not_be_rebuilt_does_not_stop_the_others():
@@ -77,5 +77,5 @@ def test_one_that_can_not_be_rebuilt_does_not_stop_the_others():
 
 
 def test_without_systemd_there_is_no_unit(monkeypatch):
-    monkeypatch.setattr(host, "systemd_is_init", lambda: False)
+    monkeypatch.setattr(systemctl, "systemd_is_init", lambda: False)
     assert not converge("web")
