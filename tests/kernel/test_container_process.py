@@ -320,7 +320,7 @@ class TestFileSystem:
         assert containers.machine.shell(f"cat {containers.tree}/written") == "mine\n"
         # and no layer of its own is kept for it
         files = containers.machine.shell(f"ls /var/lib/bare-containers/containers/{containers.name('one')}")
-        assert set(files.split()) == {"config.json", "etc", "process.json"}
+        assert set(files.split()) == {"config.json", "etc", "process.json", "seccomp.bpf"}
         containers.converge()
         assert containers.inside("rm /written; ls /written 2>&1 || :").endswith("No such file or directory\n")
         assert containers.machine.shell(f"cat {containers.tree}/written") == "mine\n"

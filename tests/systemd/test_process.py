@@ -18,7 +18,7 @@ TREE = "/var/lib/process-test-tree"
 PREPARE = f"""
 mkdir -p {TREE}/bin {TREE}/etc
 cp /bin/busybox {TREE}/bin/
-for name in $(/bin/busybox --list); do test -e {TREE}/bin/$name || ln -s busybox {TREE}/bin/$name; done
+chroot {TREE} /bin/busybox --install -s /bin
 """
 
 
