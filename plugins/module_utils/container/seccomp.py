@@ -200,8 +200,8 @@ def _members(value: Any, where: str, known: Mapping[str, type]) -> dict[str, Any
     for name, item in value.items():
         if name not in known:
             raise ValueError(f"{where} has {_told(name)}, known are {', '.join(known)}")
-        # Not isinstance: true is no number.
-        if item is not None and type(item) is not known[name]:
+        # To Python true is a number.
+        if item is not None and (not isinstance(item, known[name]) or isinstance(item, bool)):
             raise ValueError(f"{where}: {name} is {_told(item)} and has to be {_KINDS[known[name]]}")
     return {name: item for name, item in value.items() if item is not None}
 
