@@ -178,6 +178,32 @@ def test_conditions_mean_what_they_say(declared, calls):
         assert decide(compiled, name, *values) == (ALLOW if allowed else refused(errno.EPERM)), (name, values)
 
 
+TOKENS = {"SCMP_ARCH_X86_64": X86_64, "SCMP_ARCH_X86": I386, "SCMP_ARCH_AARCH64": AARCH64}
+NAMES = sorted(
+    {name for each in seccomp_default.PROFILE["syscalls"] for name in each["names"]} | {"of_tomorrow"}
+)
+EFFECTS = {"SCMP_ACT_ALLOW": ALLOW, "SCMP_ACT_ERRNO": refused(1), "SCMP_ACT_KILL_PROCESS": KILL}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(NAMES), st.sampled_from(sorted(EFFECTS)), max_size=400),
+    st.lists(st.sampled_from(["SCMP_ARCH_X86"])),
+)
+def test_every_call_gets_what_is_said_of_it(declared, architectures):
+    resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name_arch
+    rules = [rule(name, action=action) for name, action in declared.items()]
+    normal = parse(profile(*rules, defaultErrnoRet=2, architectures=architectures))
+    compiled = seccomp.compile_filter(normal)
+    for architecture in normal["architectures"]:
+        token = TOKENS[architecture]
+        for name in NAMES:
+            number = resolve(ctypes.c_uint32(token), name.encode())
+            if 0 <= number < 424:
+                expected = EFFECTS[declared[name]] if name in declared else refused(2)
+                assert run(compiled, number, architecture=token) == expected, (architecture, name)
+
+
 def test_two_conditions_on_one_argument_are_alternatives():
     normal = parse(profile(rule("prctl", args=[argument(0, "EQ", 3), argument(0, "EQ", 4)])))
     compiled = seccomp.compile_filter(normal)
