@@ -25,6 +25,7 @@ from ansible_collections.bare.containers.plugins.module_utils.container.spec imp
 from ansible_collections.bare.containers.plugins.module_utils.kernel import seccomp as kernel_seccomp
 from ansible_collections.bare.containers.plugins.module_utils.kernel import syscall
 
+MACHINE = os.uname().machine
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBSECCOMP = ctypes.CDLL("libseccomp.so.2")
 
@@ -195,7 +196,7 @@ def getpid(result: int) -> None:
         raise OSError(errno.ENOSYS, "")
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="these are x86_64's other entries into the kernel")
+@pytest.mark.skipif(MACHINE != "x86_64", reason="these are x86_64's other entries into the kernel")
 @pytest.mark.parametrize(
     ("entry", "architecture"),
     [
@@ -288,6 +289,18 @@ def test_a_filter_is_loaded_and_stays():
     assert outcome(load_twice, allow, *kernel_seccomp.FLAGS) == "done"
 
 
+def test_a_filter_is_loaded_where_the_kernel_tells_another_architecture():
+    """As to a process of the personality LINUX32, which a container may have."""
+
+    def load() -> None:
+        call("personality", 8)
+        assert os.uname().machine != MACHINE
+        kernel_seccomp.load(compiled({"defaultAction": "SCMP_ACT_ALLOW"}))
+        assert status("Seccomp") == "2"
+
+    assert outcome(load) == "done"
+
+
 def test_a_filter_needs_a_privilege_or_the_promise_to_gain_none():
     allow = compiled({"defaultAction": "SCMP_ACT_ALLOW"})
 
@@ -331,7 +344,7 @@ def test_all_threads_follow_where_it_is_asked():
         thread.join()
         raise OSError(int(found[0]) or errno.EIO, "")
 
-    assert outcome(lambda: with_thread()) == "EIO"
+    assert outcome(with_thread) == "EIO"
     assert outcome(lambda: with_thread("SECCOMP_FILTER_FLAG_TSYNC")) == errno.errorcode[2]
 
 

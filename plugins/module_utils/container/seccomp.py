@@ -24,7 +24,6 @@ import json
 import os
 import re
 import reprlib
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,9 @@ from typing import Any
 from ..converge import Failure
 from ..kernel import capability
 from ..kernel.seccomp import ACTIONS, FLAGS, INSTRUCTION_SIZE, MAXIMUM_INSTRUCTIONS
-from . import seccomp_default
+from ..kernel.syscall import machine
+from . import seccomp_default, seccomp_program
+from .seccomp_program import LAST_COMMON, MASKED, OPERATORS
 
 Profile = dict[str, Any]
 """``linux.seccomp`` of the OCI runtime spec in normal form: sorted, every value spelled out."""
@@ -55,8 +56,7 @@ class Conditions:
 
 def conditions(capabilities: Iterable[str]) -> Conditions:
     """Those of a container with these capabilities on this host."""
-    host = os.uname()
-    return Conditions(frozenset(capabilities), _version(host.release), host.machine)
+    return Conditions(frozenset(capabilities), _version(os.uname().release), machine())
 
 
 def read(declared: str, given: Conditions) -> Profile:
@@ -99,17 +99,6 @@ _ACTIONS = {"SCMP_ACT_KILL": "SCMP_ACT_KILL_THREAD", **{action: action for actio
 _PERMISSIVE = tuple(ACTIONS[name] for name in ("SCMP_ACT_LOG", "SCMP_ACT_ALLOW"))
 _NUMBERED = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
 _ERRNOS = {name: getattr(errno, name) for name in dir(errno) if name.startswith("E")}
-_OPERATORS = {
-    "SCMP_CMP_NE": 1,
-    "SCMP_CMP_LT": 2,
-    "SCMP_CMP_LE": 3,
-    "SCMP_CMP_EQ": 4,
-    "SCMP_CMP_GE": 5,
-    "SCMP_CMP_GT": 6,
-    "SCMP_CMP_MASKED_EQ": 7,
-}
-"""enum scmp_compare (seccomp.h)."""
-
 _ARCHITECTURES = tuple(
     f"SCMP_ARCH_{name}"
     for name in (
@@ -189,7 +178,7 @@ def _profile(document: Any, given: Conditions) -> Profile:
         **_described_effect(default, "defaultAction", "defaultErrnoRet"),
         "architectures": architectures,
         "flags": sorted(set(_choices(members.get("flags", []), "flags", FLAGS))),
-        "syscalls": _grouped(_consistent(rules, default)),
+        "syscalls": _grouped(_without_covered(rules)),
     }
 
 
@@ -200,8 +189,8 @@ def _members(value: Any, where: str, known: Mapping[str, type]) -> dict[str, Any
     for name, item in value.items():
         if name not in known:
             raise ValueError(f"{where} has {_told(name)}, known are {', '.join(known)}")
-        # Not isinstance: true is no number.
-        if item is not None and type(item) is not known[name]:
+        # To Python true is a number.
+        if item is not None and (not isinstance(item, known[name]) or isinstance(item, bool)):
             raise ValueError(f"{where}: {name} is {_told(item)} and has to be {_KINDS[known[name]]}")
     return {name: item for name, item in value.items() if item is not None}
 
@@ -306,14 +295,14 @@ def _alternatives(values: Sequence[Any], where: str) -> list[tuple[_Argument, ..
 
 def _argument(value: Any, where: str) -> _Argument:
     members = _members(value, where, _ARGUMENT_MEMBERS)
-    operator = _choice(_required(members, "op", where), f"{where}: op", _OPERATORS)
+    operator = _choice(_required(members, "op", where), f"{where}: op", OPERATORS)
     index, first = (_required(members, name, where) for name in ("index", "value"))
     second = members.get("valueTwo", 0)
     if not 0 <= index < _ARGUMENTS:
         raise ValueError(f"{where}: index is {_told(index)}, a call has the arguments 0 to 5")
     if not (0 <= first < _WORD and 0 <= second < _WORD):
         raise ValueError(f"{where}: value and valueTwo go from 0 to 2^64-1")
-    if second and operator != "SCMP_CMP_MASKED_EQ":
+    if second and operator != MASKED:
         raise ValueError(f"{where}: valueTwo goes with SCMP_CMP_MASKED_EQ only")
     return index, first, second, operator
 
@@ -365,21 +354,17 @@ def _version(text: str) -> tuple[int, int]:
 # What the rules come to.
 
 
-def _consistent(rules: Iterable[_Rule], default: _Effect) -> list[_Rule]:
-    """The rules that hold: of a call's unconditional ones the first, as libseccomp has it.
-
-    Raises ValueError for a condition that it would lose without a word: beside another effect that always
-    holds, or with the effect of the default beside others.
+def _without_covered(rules: Iterable[_Rule]) -> list[_Rule]:
+    """The rules without those that change nothing: behind a call's first unconditional one a second, as
+    libseccomp has it, and beside it a conditional one with the same effect.
     """
     kept = []
-    for name, own in _by(rules, lambda rule: rule.name).items():
+    for own in _by(rules, lambda rule: rule.name).values():
         always = [rule for rule in own if not rule.arguments][:1]
-        effects = {rule.effect for rule in own if rule.arguments} | {rule.effect for rule in always}
-        if len(effects) > 1 and (always or default in effects):
-            raise ValueError(
-                f"{name} is given an action on conditions and another one without; only one can hold"
-            )
-        kept += always or own
+        kept += always
+        kept += [
+            rule for rule in own if rule.arguments and rule.effect not in [each.effect for each in always]
+        ]
     return kept
 
 
@@ -400,7 +385,7 @@ def _grouped(rules: Iterable[_Rule]) -> list[dict[str, Any]]:
 def _described_argument(argument: _Argument) -> dict[str, Any]:
     index, first, second, operator = argument
     described: dict[str, Any] = {"index": index, "value": first, "op": operator}
-    return {**described, "valueTwo": second} if operator == "SCMP_CMP_MASKED_EQ" else described
+    return {**described, "valueTwo": second} if operator == MASKED else described
 
 
 def _by(rules: Iterable[_Rule], key: Callable[[_Rule], Any]) -> dict[Any, list[_Rule]]:
@@ -410,34 +395,47 @@ def _by(rules: Iterable[_Rule], key: Callable[[_Rule], Any]) -> dict[Any, list[_
     return groups
 
 
-# What libseccomp makes of it.
+# What the filter is made of.
 
 _ACT_BADARCH = 2
 _CTL_OPTIMIZE = 8
 _BINARY_TREE = 2
 _UNKNOWN_NAME = -1
+_STRICTEST_FIRST = list(ACTIONS)
 
-_FIRST_COMMON = 424
-_LAST_COMMON = 3999
-"""From 424 (Linux 5.1) up a call has one number on all architectures. From 4000 up are those of MIPS, some
-of 32-bit Arm alone, and, with bit 30 set, those of x32."""
+_Condition = tuple[int, list[dict[str, Any]]]
+"""What a call gets (SECCOMP_RET_*), and the ``args`` that it gets it for."""
 
 
-class _Comparison(ctypes.Structure):
-    """struct scmp_arg_cmp (seccomp_rule_add(3))."""
+class _Decisions:
+    """What a profile in normal form comes to, call by call."""
 
-    _fields_ = (
-        ("arg", ctypes.c_uint),
-        ("op", ctypes.c_int),
-        ("datum_a", ctypes.c_uint64),
-        ("datum_b", ctypes.c_uint64),
-    )
+    def __init__(self, profile: Profile) -> None:
+        self.default = _code(profile, "defaultAction", "defaultErrnoRet")
+        self.always: dict[str, int] = {}
+        self.conditions: dict[str, list[_Condition]] = {}
+        for rule in sorted(profile["syscalls"], key=lambda rule: _STRICTEST_FIRST.index(rule["action"])):
+            code = _code(rule, "action", "errnoRet")
+            for name in rule["names"]:
+                if "args" in rule:
+                    self.conditions.setdefault(name, []).append((code, rule["args"]))
+                else:
+                    self.always[name] = code
+
+    def names(self) -> list[str]:
+        return [*self.always, *(name for name in self.conditions if name not in self.always)]
+
+    def would_allow(self, name: str) -> bool:
+        """Whether the call would be refused on conditions, and is allowed where they can't be looked at."""
+        refused = any(code not in _PERMISSIVE for code, __ in self.conditions.get(name, []))
+        return refused and self.always.get(name, self.default) in _PERMISSIVE
 
 
 def compile_filter(profile: Profile) -> bytes:
     """The filter of a profile in normal form on this machine: what kernel.seccomp.load() takes.
 
-    Compiled once for all containers that have the same profile. Raises Failure for what libseccomp can't do.
+    For each call the strictest of its rules with conditions holds that fit, else its rule without, else the
+    default. Compiled once for all containers that have the same profile. Raises Failure for what can't be.
     """
     return _compiled(json.dumps(profile, sort_keys=True))
 
@@ -445,24 +443,13 @@ def compile_filter(profile: Profile) -> bytes:
 @functools.cache
 def _compiled(text: str) -> bytes:
     profile = json.loads(text)
-    default = _code(profile, "defaultAction", "defaultErrnoRet")
+    decisions = _Decisions(profile)
     library = _library()
-    context = library.seccomp_init(default)
-    if not context:
-        raise Failure("seccomp: libseccomp can't make a filter on this host; nothing was changed.")
-    try:
-        _set_up(library, context, profile["architectures"])
-        numbers = [
-            _add(library, context, name, rule, default)
-            for rule in profile["syscalls"]
-            for name in rule["names"]
-        ]
-        program = _export(library, context)
-    finally:
-        library.seccomp_release(context)
-    if default not in _PERMISSIVE:
-        known = [number for number in numbers if number <= _LAST_COMMON]
-        program = _refuse_newer(max(known, default=0)) + program
+    architectures = {name: _token(library, name) for name in profile["architectures"]}
+    newest = _newest(library, decisions)
+    program = _by_arguments(library, architectures, decisions) + _by_name(library, architectures, decisions)
+    if decisions.default not in _PERMISSIVE:
+        program = seccomp_program.refuse_newer(newest) + program
     length = len(program) // INSTRUCTION_SIZE
     if length > MAXIMUM_INSTRUCTIONS:
         raise Failure(
@@ -482,54 +469,111 @@ def _library() -> Any:
             "seccomp: profiles are compiled by libseccomp.so.2, which is not on this host (in Debian the "
             "package libseccomp2); nothing was changed."
         ) from None
-    library.seccomp_init.restype = ctypes.c_void_p
-    library.seccomp_init.argtypes = (ctypes.c_uint32,)
-    library.seccomp_release.argtypes = (ctypes.c_void_p,)
-    library.seccomp_attr_set.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32)
-    library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
-    library.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
-    library.seccomp_rule_add_array.argtypes = (
-        ctypes.c_void_p,
-        ctypes.c_uint32,
-        ctypes.c_int,
-        ctypes.c_uint,
-        ctypes.POINTER(_Comparison),
-    )
-    library.seccomp_export_bpf.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    pointer, word, integer, text = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_char_p
+    for name, result, arguments in (
+        ("seccomp_init", pointer, (word,)),
+        ("seccomp_release", None, (pointer,)),
+        ("seccomp_attr_set", integer, (pointer, integer, word)),
+        ("seccomp_arch_resolve_name", word, (text,)),
+        ("seccomp_arch_add", integer, (pointer, word)),
+        ("seccomp_syscall_resolve_name", integer, (text,)),
+        ("seccomp_syscall_resolve_name_arch", integer, (word, text)),
+        ("seccomp_syscall_resolve_num_arch", text, (word, integer)),
+        ("seccomp_rule_add_array", integer, (pointer, word, integer, ctypes.c_uint, pointer)),
+        ("seccomp_export_bpf", integer, (pointer, integer)),
+    ):
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
     return library
 
 
-def _set_up(library: Any, context: int, architectures: Sequence[str]) -> None:
-    _require(
-        library.seccomp_attr_set(context, _ACT_BADARCH, ACTIONS["SCMP_ACT_KILL_PROCESS"]), "its settings"
-    )
-    _require(library.seccomp_attr_set(context, _CTL_OPTIMIZE, _BINARY_TREE), "its settings")
-    for name in architectures:
-        token = library.seccomp_arch_resolve_name(name[len("SCMP_ARCH_") :].lower().encode())
-        added = library.seccomp_arch_add(context, token)
-        # The machine's own is in every filter from the start.
-        _require(0 if added == -errno.EEXIST else added, name)
+def _token(library: Any, architecture: str) -> int:
+    """libseccomp's number of an architecture, which is the kernel's (AUDIT_ARCH_*) but for x32."""
+    token: int = library.seccomp_arch_resolve_name(architecture[len("SCMP_ARCH_") :].lower().encode())
+    if token == 0:
+        raise Failure(f"seccomp: this host's libseccomp does not know {architecture}; nothing was changed.")
+    return token
 
 
-def _add(library: Any, context: int, name: str, rule: Mapping[str, Any], default: int) -> int:
-    """Adds what the rule says of one call; returns the call's number, below 0 where this machine has none."""
-    number: int = library.seccomp_syscall_resolve_name(name.encode())
-    action = _code(rule, "action", "errnoRet")
-    if number == _UNKNOWN_NAME:
-        if default in _PERMISSIVE and action not in _PERMISSIVE:
+def _newest(library: Any, decisions: _Decisions) -> int:
+    """The highest number among the calls that the profile names, as far as this host's libseccomp knows them.
+
+    Raises Failure for one that it does not, and that would be left allowed.
+    """
+    newest = 0
+    for name in decisions.names():
+        number = library.seccomp_syscall_resolve_name(name.encode())
+        refused = decisions.always.get(name, decisions.default) not in _PERMISSIVE
+        if (
+            number == _UNKNOWN_NAME
+            and decisions.default in _PERMISSIVE
+            and (refused or decisions.would_allow(name))
+        ):
             raise Failure(
                 f"seccomp: {name} would be left allowed, because this host's libseccomp does not know it; "
                 "nothing was changed."
             )
-        return number
-    if action != default:
-        arguments = [
-            _Comparison(each["index"], _OPERATORS[each["op"]], each["value"], each.get("valueTwo", 0))
-            for each in rule.get("args", [])
-        ]
-        array = (_Comparison * len(arguments))(*arguments)
-        _require(library.seccomp_rule_add_array(context, action, number, len(arguments), array), name)
-    return number
+        if number <= LAST_COMMON:
+            newest = max(newest, number)
+    return newest
+
+
+def _by_arguments(library: Any, architectures: Mapping[str, int], decisions: _Decisions) -> bytes:
+    """Decides on the calls with conditions, where these fit. Raises Failure where that can't be looked at."""
+    program = b""
+    for architecture, token in architectures.items():
+        # To the kernel x32 is x86-64, with other numbers.
+        audited = architectures["SCMP_ARCH_X86_64"] if architecture == "SCMP_ARCH_X32" else token
+        for name, conditions in decisions.conditions.items():
+            number = library.seccomp_syscall_resolve_name_arch(token, name.encode())
+            if number < 0:
+                number = _second_entry(library, token, name)
+                if number is None:
+                    continue
+                if decisions.would_allow(name):
+                    raise Failure(
+                        f"seccomp: {name} can't be refused by its arguments on {architecture}, where it is "
+                        "a part of another call too; nothing was changed."
+                    )
+            program += seccomp_program.decide_by_arguments(audited, number, conditions)
+    return program
+
+
+def _second_entry(library: Any, token: int, name: str) -> int | None:
+    """The number of a call that on this architecture is a part of socketcall(2) or ipc(2), and since Linux
+    4.3 or 5.1 one by itself too; None for one that it does not have.
+    """
+    encoded = name.encode()
+    return next(
+        (
+            number
+            for number in range(seccomp_program.FIRST_COMMON)
+            if library.seccomp_syscall_resolve_num_arch(token, number) == encoded
+        ),
+        None,
+    )
+
+
+def _by_name(library: Any, architectures: Mapping[str, int], decisions: _Decisions) -> bytes:
+    """libseccomp's own program: on the calls without conditions, and the default."""
+    context = library.seccomp_init(decisions.default)
+    if not context:
+        raise Failure("seccomp: libseccomp can't make a filter on this host; nothing was changed.")
+    try:
+        kill = ACTIONS["SCMP_ACT_KILL_PROCESS"]
+        _require(library.seccomp_attr_set(context, _ACT_BADARCH, kill), "SCMP_ACT_KILL_PROCESS")
+        _require(library.seccomp_attr_set(context, _CTL_OPTIMIZE, _BINARY_TREE), "a binary tree")
+        for architecture, token in architectures.items():
+            added = library.seccomp_arch_add(context, token)
+            # The machine's own is in every filter from the start.
+            _require(0 if added == -errno.EEXIST else added, architecture)
+        for name, code in decisions.always.items():
+            number = library.seccomp_syscall_resolve_name(name.encode())
+            if number != _UNKNOWN_NAME and code != decisions.default:
+                _require(library.seccomp_rule_add_array(context, code, number, 0, None), name)
+        return _export(library, context)
+    finally:
+        library.seccomp_release(context)
 
 
 def _export(library: Any, context: int) -> bytes:
@@ -549,19 +593,3 @@ def _require(result: int, what: str) -> None:
 def _code(members: Mapping[str, Any], action_name: str, number_name: str) -> int:
     number: int = members.get(number_name, 0)
     return ACTIONS[members[action_name]] | number
-
-
-def _refuse_newer(newest: int) -> bytes:
-    """ENOSYS for calls above ``newest``, the last that the profile names, if that is among the common ones.
-
-    Goes before the filter; what is not such a call falls through to it. Instructions of classic BPF
-    (include/uapi/linux/bpf_common.h) on struct seccomp_data, whose first word is the call's number.
-    """
-    load_word, jump_if_greater, give = 0x20, 0x25, 0x06
-    instructions = (
-        (load_word, 0, 0, 0),
-        (jump_if_greater, 0, 2, max(newest, _FIRST_COMMON - 1)),
-        (jump_if_greater, 1, 0, _LAST_COMMON),
-        (give, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS),
-    )
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)

@@ -120,7 +120,7 @@ _MEMORY = [
 ]
 
 _NEW_NAMESPACES = flags(*FLAGS)
-_CLONE_NEWTIME = 0x80
+"""That of a time namespace is, to clone, in the place of the exit signal, where no signal has it."""
 _PERSONALITIES = (
     0x0,  # PER_LINUX
     0x8,  # PER_LINUX32
@@ -134,7 +134,7 @@ _PROCESSES = [
     *_allow("fork vfork execve execveat exit exit_group wait4 waitid"),
     # No new namespaces: in a user namespace of one's own one has all capabilities, and with them the reach.
     *_allow("clone", where=(_without(0, _NEW_NAMESPACES),)),
-    *_allow("unshare", where=(_without(0, _NEW_NAMESPACES | _CLONE_NEWTIME),)),
+    *_allow("unshare", where=(_without(0, _NEW_NAMESPACES),)),
     # Its flags are in memory, where a filter can't look. Where it does not exist, C libraries use clone.
     *_refuse("clone3", errno.ENOSYS, unless=("CAP_SYS_ADMIN",)),
     *_allow("clone clone3 unshare setns", capabilities=("CAP_SYS_ADMIN",)),

@@ -58,13 +58,23 @@ def call(name: str, *arguments: Any, path: str | None = None) -> int:
     return result
 
 
+def machine() -> str:
+    """The machine's architecture, also where uname(2) tells the name of its 32-bit one (personality(2))."""
+    told = os.uname().machine
+    return _AS_32_BIT.get(told, told)
+
+
+_AS_32_BIT = {"i686": "x86_64", "armv8l": "aarch64"}
+"""What a 64-bit kernel calls itself with PER_LINUX32. To a 32-bit kernel it is nothing: its interpreter is of
+32 bits, and none of ours."""
+
+
 def _number(name: str) -> int | None:
     """The call's number for this interpreter, or None for one that libc has a function for."""
     numbers = _OLDER_NUMBERS.get(name)
     if numbers is None:
         return _NUMBERS.get(name)
-    machine = os.uname().machine
-    if machine in numbers and ctypes.sizeof(ctypes.c_void_p) == 8:
-        return numbers[machine]
+    if machine() in numbers and ctypes.sizeof(ctypes.c_void_p) == 8:
+        return numbers[machine()]
     reason = f"its number is only known on 64-bit {' and '.join(numbers)}"
-    raise OSError(errno.ENOSYS, reason, f"{name}(2) on {machine}")
+    raise OSError(errno.ENOSYS, reason, f"{name}(2) on {machine()}")
