@@ -193,21 +193,21 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
     if isinstance(shape, dict):
         _check_object(value, shape, where)
     elif isinstance(shape, list):
-        _expect(type(value) is list, where, "an array")
+        _expect(isinstance(value, list), where, "an array")
         for number, item in enumerate(value):
             _check_shape(item, shape[0], f"{where}[{number}]")
     elif isinstance(shape, tuple):
         _expect(value in shape, where, f"one of {', '.join(shape)}")
     elif isinstance(shape, range):
-        whole = type(value) is int and value in shape
+        whole = isinstance(value, int) and not isinstance(value, bool) and value in shape
         _expect(whole, where, f"a whole number from {shape.start} to {shape.stop - 1}")
     else:
-        sound = type(value) is shape and not (shape is str and "\0" in value)
+        sound = isinstance(value, shape) and not (shape is str and "\0" in value)
         _expect(sound, where, _ACCEPTED[shape])
 
 
 def _check_object(value: Any, shape: dict[str, Any], where: str) -> None:
-    _expect(type(value) is dict, where, "an object")
+    _expect(isinstance(value, dict), where, "an object")
     keys = {key.rstrip("!"): key for key in shape}
     for key, item in value.items():
         here = key if where == "config.json" else f"{where}.{key}"
