@@ -129,6 +129,13 @@ class Declaration:
         file.remove_empty(self.path.parent, up_to=STATE.parent)
 
 
+def names() -> list[str]:
+    """The containers of which there is anything on this host: a folder of ours, or a running process; sorted.
+    Raises OSError."""
+    folders = {path.name for path in (STATE / "containers").glob("*") if path.is_dir()}
+    return sorted(folders | {path.parent.name for path in RUN.glob("*/state.json")})
+
+
 def declared_names(part: str) -> list[str]:
     """The containers of ours that have this part, sorted. Raises OSError."""
     return sorted(path.parent.name for path in (STATE / "containers").glob(f"*/{part}.json"))

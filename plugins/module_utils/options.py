@@ -84,6 +84,12 @@ class Options:
             if parameters.get(option.name) is not None
         }
 
+    def entry(self, name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry that a declaration was kept of, with the defaults for the options of a single run."""
+        defaults = self.normalise({option.name: option.default for option in self.options})
+        known = {option.name for option in self.options}
+        return {**defaults, **{key: value for key, value in kept.items() if key in known}, "name": name}
+
     def declaration(self, normal: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a normalised declaration that is kept on the host: all but the options of a single
         run."""

@@ -13,10 +13,12 @@ import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +37,7 @@ _START_SECONDS = 60
 _KILL_SECONDS = 10.0
 _RESTART = {"no": "no", "on-failure": "on-failure", "always": "always", "unless-stopped": "always"}
 _ENDED = ("inactive", "failed")
+_HISTORY = ("NRestarts", "Result", "ExecMainCode", "ExecMainStatus", "ExecMainExitTimestampMonotonic")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Supervisor(Protocol):
     def stop_commands(self, stop: Stop) -> tuple[str, ...]: ...
 
     def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]: ...
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """``restarts``, how often it was started again by itself, and ``last_exit``, how it ended the last
+        time, while it does not run: ``status`` or ``signal``, ``result`` (systemd.exec(5), SERVICE_RESULT),
+        and ``at``. None each where nobody counts."""
 
 
 class Direct:
@@ -140,6 +148,9 @@ class Direct:
     def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]:
         return (f"echo {int(frozen)} > {stop.cgroup}/cgroup.freeze",)
 
+    def facts(self, name: str) -> dict[str, Any]:
+        return {"restarts": None, "last_exit": None}
+
 
 class Systemd:
     """One unit for each container; start, stop and the question what is active are one systemctl for all."""
@@ -151,7 +162,7 @@ class Systemd:
 
     def refresh(self, names: Iterable[str]) -> None:
         units = [host.unit(name) for name in names]
-        self._shown = systemctl.show(units, "ActiveState", "NeedDaemonReload")
+        self._shown = systemctl.show(units, "ActiveState", "NeedDaemonReload", *_HISTORY)
 
     def stale(self, name: str) -> bool:
         return self._shown[host.unit(name)]["NeedDaemonReload"] == "yes"
@@ -198,6 +209,10 @@ class Systemd:
 
     def freeze(self, stop: Stop, frozen: bool) -> None:
         systemctl.systemctl("freeze" if frozen else "thaw", host.unit(stop.name))
+
+    def facts(self, name: str) -> dict[str, Any]:
+        shown = self._shown[host.unit(name)]
+        return {"restarts": int(shown["NRestarts"]), "last_exit": _last_exit(shown)}
 
     def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]:
         return (f"systemctl {'freeze' if frozen else 'thaw'} {host.unit(stop.name)}",)
@@ -319,6 +334,18 @@ def _told(done: subprocess.CompletedProcess[str], names: Sequence[str]) -> Failu
         return {name: lines[name] for name in names if name in lines}
     told = " ".join(done.stderr.split())
     return dict.fromkeys(names, f"{LAUNCHER} ended with status {done.returncode}: {told}")
+
+
+def _last_exit(shown: Mapping[str, str]) -> dict[str, Any] | None:
+    """The end of a unit's main process; None while it runs, or where systemd knows of none."""
+    ended = int(shown["ExecMainExitTimestampMonotonic"]) / 1e6
+    if not ended:
+        return None
+    at = datetime.fromtimestamp(time.time() - time.monotonic() + ended, timezone.utc)
+    number = int(shown["ExecMainStatus"])
+    exited = int(shown["ExecMainCode"]) == os.CLD_EXITED
+    how = {"status": number} if exited else {"signal": signal.Signals(number).name}
+    return {**how, "result": shown["Result"], "at": at.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def _reason(name: str, shown: Mapping[str, str]) -> str:

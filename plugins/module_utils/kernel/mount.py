@@ -163,21 +163,22 @@ def attach(tree: int, target: int) -> None:
 
 def is_mount_point(path: str) -> bool:
     """Whether something is mounted at ``path`` in our mount namespace. Raises OSError."""
-    return any(fields[4] == path for fields in _table())
+    return any(fields[4] == path for fields in table())
 
 
 def find(kind: str) -> str | None:
     """Where the first file system of this type is mounted, such as ``cgroup2``, or None. Raises OSError."""
-    for fields in _table():
+    for fields in table():
         if fields[fields.index("-") + 1] == kind:
             return fields[4]
     return None
 
 
-def _table() -> list[list[str]]:
-    """The fields of /proc/self/mountinfo (proc(5)): the fifth is the mount point, the type follows ``-``."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        return [[_unescape(field) for field in line.split(" ")] for line in table.read().splitlines()]
+def table(pid: int | str = "self") -> list[list[str]]:
+    """The fields of each line of /proc/PID/mountinfo (proc(5)): the fifth is the mount point, the type
+    follows ``-``. Bytes that are not UTF-8 are surrogates. Raises OSError."""
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        return [[_unescape(field) for field in line.rstrip("\n").split(" ")] for line in lines]
 
 
 def _unescape(field: str) -> str:

@@ -196,13 +196,17 @@ class Firewall:
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
         self._file = TextFile(FILE)
+        self.counters: dict[str, list[dict[str, Any]]] = {}
+        """What each rule had counted when it was last read, by container: see _counted()."""
 
     def read(self) -> State:
         wanted = rules(self._survey.declared.values(), self._survey)
         kept = self._file.digest()
         # Where none was ever loaded by us, and none is needed, nft(8) need not be there.
         listed = _list_table() if wanted or kept is not None else None
-        table = _listed(listed, [*rules(self._survey.kept.values(), self._survey), *wanted])
+        known = [*rules(self._survey.kept.values(), self._survey), *wanted]
+        table = _listed(listed, known)
+        self.counters = _counted(listed or [], known)
         self._survey.firewall_is_loaded = bool(wanted) and table == _expected(wanted)
         return {"table": table, "file": kept}
 
@@ -249,18 +253,40 @@ def _listed(
     """What nft(8) lists, in the form of _expected(); what is neither chain nor rule comes under ``other``."""
     if objects is None:
         return None
-    words = {_key(rule.data): rule.text for rule in known}
+    words = _words(known)
     table: dict[str, list[str]] = {}
     for each in objects:
         ((kind, item),) = each.items()
         if kind == "chain":
             table[item["name"]] = [_header(item)]
         elif kind == "rule":
-            rule = _key({key: item[key] for key in ("comment", "expr") if key in item})
-            table[item["chain"]].append(words.get(rule, rule))
+            table[item["chain"]].append(_said(item, words))
         elif kind != "metainfo" and (kind != "table" or "flags" in item):
             table.setdefault("other", []).append(_key(each))
     return table
+
+
+def _counted(objects: Sequence[Mapping[str, Any]], known: Sequence[Rule]) -> dict[str, list[dict[str, Any]]]:
+    """``chain``, ``rule`` in nft(8)'s words, ``packets`` and ``bytes`` of each rule that counts, by its
+    comment."""
+    words = _words(known)
+    counted: dict[str, list[dict[str, Any]]] = {}
+    for item in (each["rule"] for each in objects if "rule" in each):
+        for counter in (expression["counter"] for expression in item["expr"] if "counter" in expression):
+            count = {key: counter[key] for key in ("packets", "bytes")}
+            rule = {"chain": item["chain"], "rule": _said(item, words), **count}
+            counted.setdefault(item.get("comment", ""), []).append(rule)
+    return counted
+
+
+def _words(known: Sequence[Rule]) -> dict[str, str]:
+    return {_key(rule.data): rule.text for rule in known}
+
+
+def _said(rule: Mapping[str, Any], words: Mapping[str, str]) -> str:
+    """A listed rule in nft(8)'s words, or as JSON where we know none for it."""
+    key = _key({key: rule[key] for key in ("comment", "expr") if key in rule})
+    return words.get(key, key)
 
 
 def _header(chain: Mapping[str, Any]) -> str:

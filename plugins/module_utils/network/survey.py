@@ -50,6 +50,8 @@ class Survey:
 
     def __init__(self) -> None:
         self.task: dict[str, Network | None] = {}
+        self.links = {}
+        self.numbers = {}
         self.firewall_is_loaded = False
 
     def declare(self, entries: Sequence[Mapping[str, Any]]) -> None:

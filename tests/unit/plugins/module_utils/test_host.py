@@ -193,3 +193,13 @@ def test_the_holder_of_a_lock_is_named(root, monkeypatch):
     assert str(failure.value) == (
         f"name: 'web' is being changed by process {os.getpid()}; nothing was changed."
     )
+
+
+def test_the_containers_of_which_there_is_anything(root):
+    assert host.names() == []
+    (host.STATE / "containers/web").mkdir(parents=True)
+    (host.STATE / "containers/file").touch()
+    (host.RUN / "running").mkdir(parents=True)
+    (host.RUN / "running/state.json").touch()
+    (host.RUN / "lock").mkdir()
+    assert host.names() == ["running", "web"]

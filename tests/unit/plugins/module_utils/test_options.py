@@ -81,6 +81,14 @@ def test_what_steers_one_run_is_not_kept():
     assert OPTIONS.declaration(normal) == {"name": "web", "state": "present"}
 
 
+def test_a_kept_declaration_is_an_entry_again():
+    normal = OPTIONS.normalise({"name": "web", "memory_max": "256M", "force": False, "state": "present"})
+    kept = {**OPTIONS.declaration(normal), "memory_max": 268435456, "resolved": "/a/path"}
+    del kept["name"]
+    assert OPTIONS.entry("web", kept) == normal
+    assert OPTIONS.entry("web", {"state": "absent"}) == {"name": "web", "state": "absent", "force": False}
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text("abAB 1", max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=3),

@@ -115,6 +115,23 @@ def listing(rules: list[firewall.Rule]) -> list[dict[str, Any]]:
     return objects
 
 
+def test_what_is_counted_is_told_by_container():
+    known = rules(bridge="bare0", address=["10.0.0.2/24"], nat=True)
+    foreign = {
+        "chain": "forward",
+        "comment": "web",
+        "expr": [{"counter": {"packets": 1, "bytes": 2}}, {"drop": None}],
+    }
+    silent = {"chain": "forward", "handle": 3, "expr": [{"drop": None}]}
+    listed = [*listing(known), {"rule": foreign}, {"rule": silent}]
+    counted = firewall._counted(listed, known)
+    assert sorted(counted) == ["bare0", "web"]
+    masquerade = 'ip saddr 10.0.0.2 oifname != "bare0" counter masquerade comment "web"'
+    assert {"chain": "postrouting", "rule": masquerade, "packets": 7, "bytes": 9} in counted["web"]
+    assert (counted["web"][-1]["packets"], counted["web"][-1]["bytes"]) == (1, 2)
+    assert json.loads(counted["web"][-1]["rule"])["comment"] == "web"
+
+
 def test_counters_and_handles_are_no_difference():
     declared = rules(bridge="bare0", address=["10.0.0.2/24"], nat=True, publish=["80:80"])
     assert firewall._listed(listing(declared), declared) == firewall._expected(declared)

@@ -1,0 +1,44 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a network namespace has, as it is told to people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import netlink
+from .survey import Survey
+
+
+def inside(path: str, name: str, survey: Survey) -> dict[str, Any]:
+    """``links`` by name, and ``routes`` in the words of ip-route(8), of a container's namespace ``path``.
+
+    ``survey`` has the links of the host that are looked through for a veth's other end. Addresses that the
+    kernel gives by itself are left out. Raises OSError, Failure.
+    """
+    with netlink.session(path) as ip:
+        links = netlink.links(ip).values()
+        addresses = netlink.addresses(ip)
+        names = {link.index: link.name for link in links}
+        routes = netlink.routes(ip, names)
+    shown = {
+        link.name: {
+            "kind": link.kind,
+            "up": link.up,
+            "mac": link.mac or None,
+            "mtu": link.mtu,
+            "master": None if link.master is None else names[link.master],
+            "peer": _peer(link, name, survey),
+            "addresses": addresses.get(link.index, []),
+        }
+        for link in links
+    }
+    return {"links": shown, "routes": routes}
+
+
+def _peer(link: netlink.Link, name: str, survey: Survey) -> str | None:
+    """The link of the host that is the other end of a veth, each naming the other's index."""
+    ends = (other for other in survey.links.values() if (other.index, other.peer) == (link.peer, link.index))
+    number = survey.numbers.get(name)
+    return next((other.name for other in ends if number is not None and other.peer_namespace == number), None)
