@@ -11,6 +11,7 @@ What needs a controller is shown with hugetlb; limits of memory, CPU and process
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -42,7 +43,7 @@ class Hierarchy:
         """Runs it, as check mode told before, and a second time, which has nothing to do."""
         predicted = self.module(check=True, **arguments)
         done = self.module(**arguments)
-        assert not done.get("failed"), done
+        assert not done.get("failed"), done["msg"]
         for key in ("changed", "diff", "commands"):
             assert predicted[key] == done[key]
         again = self.module(**arguments)
@@ -123,7 +124,7 @@ def _hugetlb():
 def test_made_and_removed(hierarchy):
     done = hierarchy.converge(name="web", controls={"cgroup.max.depth": 3})
     assert done["cgroup_path"] == f"{hierarchy.top}/bare/web"
-    assert done["controls"] == {"cgroup.max.depth": "3"}
+    assert done["controls"] == {"cgroup.type": "domain", "cgroup.max.depth": 3}
     assert set(done["cpu_stat"]) >= {"usage_usec", "user_usec", "system_usec"}
     assert cgroup.read(hierarchy.real / "bare/web", "cgroup.max.depth") == "3"
     (hierarchy.real / "bare/web/inner/most").mkdir(parents=True)
@@ -145,14 +146,14 @@ def test_what_is_declared_no_longer_goes_back_to_the_default(hierarchy):
 
 @pytest.mark.usefixtures("_hugetlb")
 def test_a_controller_is_enabled_from_the_root_down_and_drift_is_repaired(hierarchy):
-    hierarchy.converge(name="web", parent="bare/tenant", controls={HUGE: "4M"})
+    hierarchy.converge(name="web", parent="bare/tenant", hugetlb_max={"2MB": "4M"})
     path = hierarchy.real / "bare/tenant/web"
     assert cgroup.read(path, HUGE) == "4194304"
     cgroup.write(path, HUGE, "max")
-    done = hierarchy.converge(name="web", parent="bare/tenant", controls={HUGE: "4M"})
+    done = hierarchy.converge(name="web", parent="bare/tenant", hugetlb_max={"2MB": "4M"})
     assert done["commands"] == [f"echo 4194304 > {hierarchy.top}/bare/tenant/web/{HUGE}"]
     cgroup.write(path.parent, "cgroup.subtree_control", "-hugetlb")
-    hierarchy.converge(name="web", parent="bare/tenant", controls={HUGE: "4M"})
+    hierarchy.converge(name="web", parent="bare/tenant", hugetlb_max={"2MB": "4M"})
     assert cgroup.read(path, HUGE) == "4194304"
 
 
@@ -160,10 +161,10 @@ def test_a_controller_is_enabled_from_the_root_down_and_drift_is_repaired(hierar
 def test_processes_of_the_parent_are_in_the_way_of_a_controller(hierarchy):
     (hierarchy.real / "full").mkdir()
     hierarchy.start("full")
-    done = hierarchy.module(name="web", parent="full", controls={HUGE: "4M"})
+    done = hierarchy.module(name="web", parent="full", hugetlb_max={"2MB": "4M"})
     assert f"parent: {hierarchy.top}/full can't give the controllers hugetlb" in done["msg"]
     cgroup.kill(hierarchy.real / "full", 10)
-    hierarchy.converge(name="web", parent="full", controls={HUGE: "4M"})
+    hierarchy.converge(name="web", parent="full", hugetlb_max={"2MB": "4M"})
 
 
 def test_a_missing_controller_is_named_with_where_it_is_bound(hierarchy):
@@ -217,7 +218,7 @@ def test_without_cgroup_kill_processes_are_frozen_and_killed(hierarchy, monkeypa
 
     def write_without_kill(path, file, value):
         if file == "cgroup.kill":
-            raise FileNotFoundError(file)
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", file)
         write(path, file, value)
 
     monkeypatch.setattr(cgroup, "write", write_without_kill)
@@ -276,8 +277,8 @@ def test_a_batch_with_one_bad_entry(hierarchy):
 def test_commands_build_the_same_on_another_machine(new_hierarchy):
     """Made, changed and removed; every command as it stands, by sh -e."""
     declared = [
-        {"name": "web", "controls": {HUGE: "4M", "cgroup.max.depth": 3}},
-        {"name": "web", "controls": {HUGE: "2M"}, "state": "frozen"},
+        {"name": "web", "hugetlb_max": {"2MB": "4M"}, "controls": {"cgroup.max.depth": 3}},
+        {"name": "web", "hugetlb_max": {"2MB": "2M"}, "state": "frozen"},
         {"name": "web", "parent": "bare/deeper", "controls": {"cgroup.max.descendants": 7}},
         {"name": "web", "state": "absent", "force": True},
     ]
@@ -370,10 +371,10 @@ for number in itertools.count(1):
 @pytest.mark.parametrize(
     ("before", "wanted"),
     [
-        ({"state": "absent"}, {"parent": "bare/deeper", "controls": {HUGE: "4M"}, "state": "frozen"}),
-        ({"controls": {"cgroup.max.depth": 3}}, {"controls": {HUGE: "4M"}}),
-        ({"parent": "bare/deeper", "controls": {HUGE: "4M"}}, {"controls": {HUGE: "4M"}}),
-        ({"controls": {HUGE: "4M"}}, {"state": "absent"}),
+        ({"state": "absent"}, {"parent": "bare/deeper", "hugetlb_max": {"2MB": "4M"}, "state": "frozen"}),
+        ({"controls": {"cgroup.max.depth": 3}}, {"hugetlb_max": {"2MB": "4M"}}),
+        ({"parent": "bare/deeper", "hugetlb_max": {"2MB": "4M"}}, {"hugetlb_max": {"2MB": "4M"}}),
+        ({"hugetlb_max": {"2MB": "4M"}}, {"state": "absent"}),
     ],
     ids=["made", "changed", "moved", "removed"],
 )

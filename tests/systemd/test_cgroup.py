@@ -20,6 +20,7 @@ MIB = 2**20
 
 LIMITS = {
     "cpu_max": 1,
+    "cpu_max_burst": 5000,
     "cpu_weight": 50,
     "cpuset_cpus": "1",
     "cpuset_mems": "0",
@@ -31,7 +32,7 @@ LIMITS = {
     "memory_oom_group": True,
     "pids_max": 128,
     "io_weight": 200,
-    "controls": {"cgroup.max.depth": 4, "cpu.max.burst": 5000},
+    "controls": {"cgroup.max.depth": 4},
 }
 READ = {
     "cpu.max": "100000 100000",
@@ -226,6 +227,60 @@ def test_cgroupfs(host):
     done = host.module("cgroup_v2", {"name": "mine", "state": "absent", "force": True})
     assert done["commands"][0] == f"echo 1 > {path}/cgroup.kill"
     host.shell("test ! -e /sys/fs/cgroup/bare")
+
+
+def test_both_managers_are_equal_in_effect(host):
+    """What systemd has properties for, what it has none for, devices by path, and delegation to a user."""
+    limits = {
+        "cpu_max": "50000 100000",
+        "cpu_max_burst": "5ms",
+        "cpuset_cpus": "0-1",
+        "memory_high": "200M",
+        "memory_swap_high": "8M",
+        "memory_zswap_max": "16M",
+        "io_max": {"/dev/vda": {"rbps": "10M", "wiops": 100}},
+        "io_prio_class": "idle",
+        "cpu_uclamp_max": "50",
+        "controls": {"cgroup.max.descendants": "7"},
+        "delegate": "nobody",
+    }
+    device = host.shell("echo $((0x$(stat -c %t /dev/vda))):$((0x$(stat -c %T /dev/vda)))").strip()
+    expected = {
+        "cpu.max": "50000 100000",
+        "cpu.max.burst": "5000",
+        "cpuset.cpus": "0-1",
+        "memory.high": str(200 * MIB),
+        "memory.swap.high": str(8 * MIB),
+        "memory.zswap.max": str(16 * MIB),
+        "io.max": f"{device} rbps={10 * MIB} wbps=max riops=max wiops=100",
+        "io.prio.class": "idle",
+        "cpu.uclamp.max": "50.00",
+        "cgroup.max.descendants": "7",
+    }
+    there = host.shell(f"ls {SLICE}/bare-web.service").split()
+    for option, file in (("cpu_uclamp_max", "cpu.uclamp.max"), ("memory_zswap_max", "memory.zswap.max")):
+        if file not in there:  # This kernel was built without it.
+            del limits[option], expected[file]
+    batch = [{"name": "web", **limits}, {"name": "mine", "manager": "cgroupfs", **limits}]
+    done = converge(host, {"batch": batch})
+    for name, path in (("web", f"{SLICE}/bare-web.service"), ("mine", "/sys/fs/cgroup/bare/mine")):
+        assert read(host, path, expected) == expected, name
+        owners = host.shell(f"cd {path}; stat -c %U . cgroup.procs cgroup.subtree_control memory.max").split()
+        assert owners == ["nobody", "nobody", "nobody", "root"], name
+        entry = done["containers"][name]
+        assert entry["controls"]["io.max"] == {
+            device: {"rbps": 10 * MIB, "wbps": "max", "riops": "max", "wiops": 100}
+        }
+        assert entry["memory_current"] >= 0
+        assert set(entry["pressure"]["memory"]["some"]) == {"avg10", "avg60", "avg300", "total"}
+    host.shell("systemctl daemon-reload; systemctl restart bare-web")
+    assert read(host, f"{SLICE}/bare-web.service", expected) == expected
+    done = host.module(
+        "cgroup_v2", {"batch": [{"name": "web"}, {"name": "mine", "state": "absent", "manager": "cgroupfs"}]}
+    )
+    assert not done["failed"], done
+    after = read(host, f"{SLICE}/bare-web.service", ["io.max", "cpu.max.burst", "memory.swap.high"])
+    assert after == {"io.max": "", "cpu.max.burst": "0", "memory.swap.high": "max"}
 
 
 def test_examples(host):

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import host
 from ..converge import Failure, Step
 from ..kernel import cgroup, file
 from ..shell import command, write_value
 from . import files, hierarchy
-from .files import Value
+from .kinds import Value
 from .live import Live
 
 OURS = "bare"
@@ -22,6 +24,10 @@ OURS = "bare"
 them."""
 
 _SECONDS = 10.0
+_NOT_GIVEN = {
+    errno.EBUSY: "while it has processes of its own (cgroup-v2, No Internal Process Constraint)",
+    errno.EOPNOTSUPP: f"as it is threaded, which none but {', '.join(files.THREADED)} can be",
+}
 
 
 class Cgroupfs:
@@ -34,33 +40,49 @@ class Cgroupfs:
 
     name = "cgroupfs"
 
-    def __init__(self, path: Path, values: Mapping[str, Value], frozen: bool | None) -> None:
-        """``values`` are those declared, by file; the others are expected at the kernel's default."""
+    def __init__(
+        self, path: Path, values: Mapping[str, Value], frozen: bool | None, delegate: int | None
+    ) -> None:
+        """``values`` are those declared, by file; the others are expected at the kernel's default.
+        ``delegate`` is the uid of the user that the cgroup is given to, with all controllers."""
         self.path = path
         self._values = values
         self._frozen = frozen
+        self._delegate = delegate
         self._live = Live(path)
 
-    def read(self, other_files: Sequence[str]) -> dict[str, Any]:
+    def read(self, other_files: Sequence[str], *, owners: bool) -> dict[str, Any]:
         if not self._live.exists():
             return {"state": "absent"}
-        return {"state": "present", **self._live.read(other_files, self._frozen is not None)}
+        state = self._live.read(other_files, frozen=self._frozen is not None, owners=owners)
+        if self._delegate is not None:
+            state["controllers"] = sorted((cgroup.read(self.path, "cgroup.controllers") or "").split())
+        return {"state": "present", **state}
 
-    def expect(self, *, known: bool) -> dict[str, Any]:
+    def expect(self, actual: Mapping[str, Any], *, known: bool) -> dict[str, Any]:
         """``known`` says that the cgroup is ours by its kept declaration. Raises Failure."""
         self._require_place(known)
-        hierarchy.require((files.label(file), controller) for file, controller in self._needs())
-        self._live.require_room(self._values)
+        needs = files.controllers(files.beside_default(self._values))
+        hierarchy.require(needs)
+        self._require_type(needs)
         state: dict[str, Any] = {"state": "present", "controls": self._live.expect(self._values)}
         if self._frozen is not None:
             state["frozen"] = self._frozen
+        if self._delegate is not None:
+            state["controllers"] = sorted(self._controllers())
+        if self._delegate is not None or "owners" in actual:
+            state["owners"] = [self._delegate or 0]
         return state
 
     def steps(self, actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[Step]:
+        new = actual["state"] == "absent"
         steps = []
-        if actual["state"] == "absent" or actual["controls"] != expected["controls"]:
-            steps += self._making_steps(actual["state"] == "absent")
-        steps += self._live.write_steps(actual.get("controls", {}), expected["controls"])
+        if new or any(actual.get(key) != expected.get(key) for key in ("controls", "controllers")):
+            steps += self._making_steps(new)
+        released, set_ = self._live.write_steps(actual.get("controls", {}), expected["controls"])
+        steps += [*released, *set_]
+        if actual.get("owners", [0]) != expected.get("owners", [0]):
+            steps.append(self._live.delegate_step(expected["owners"][0]))
         if expected.get("frozen", False) != actual.get("frozen", False):
             steps.append(self._freeze_step(expected["frozen"]))
         return steps
@@ -76,10 +98,16 @@ class Cgroupfs:
     def facts(self, other_files: Sequence[str]) -> dict[str, Any]:
         return self._live.facts(other_files)
 
-    def _needs(self) -> list[tuple[str, str]]:
-        """Each declared file that is not at its default, with its controller."""
-        controllers = [(file, files.controller_of(file)) for file in files.beside_default(self._values)]
-        return [(file, controller) for file, controller in controllers if controller is not None]
+    def _controllers(self) -> list[str]:
+        """Those that the cgroup needs: for its limits, or all that it can have for its user to hand on."""
+        if self._delegate is None:
+            needs = files.controllers(files.beside_default(self._values))
+            return [*dict.fromkeys(controller for __, controller in needs)]
+        return [each for each in hierarchy.controllers() if not self._threaded or each in files.THREADED]
+
+    @property
+    def _threaded(self) -> bool:
+        return self._values.get("cgroup.type") == "threaded"
 
     def _ancestors(self) -> list[Path]:
         """From the root to the parent."""
@@ -102,12 +130,37 @@ class Cgroupfs:
                 "or parent; nothing was changed."
             )
 
+    def _require_type(self, needs: Sequence[tuple[str, str]]) -> None:
+        """What the kernel makes of the parent's type (cgroup-v2, "Threads")."""
+        parent = self.path.parent
+        if not self._threaded:
+            if cgroup.read(parent, "cgroup.type") in ("threaded", "domain invalid"):
+                raise Failure(
+                    f"type: domain is not accepted below {parent}, which is threaded, it takes threaded; "
+                    "nothing was changed."
+                )
+            return
+        for option, controller in needs:
+            if controller not in files.THREADED:
+                raise Failure(
+                    f"{option} needs the controller {controller}, and a cgroup of type: threaded has none "
+                    f"but {', '.join(files.THREADED)}; nothing was changed."
+                )
+        given = (cgroup.read(parent, "cgroup.subtree_control") or "").split()
+        in_the_way = [controller for controller in given if controller not in files.THREADED]
+        if in_the_way and parent != hierarchy.root():
+            raise Failure(
+                f"type: threaded takes a parent that gives those below it none but the controllers "
+                f"{', '.join(files.THREADED)}, and {parent} gives {', '.join(in_the_way)}; "
+                "nothing was changed."
+            )
+
     def _making_steps(self, new: bool) -> list[Step]:
         """Every cgroup from the root to ours, and in each but ours the controllers that ours needs.
 
         What is below OURS may go until then, with the last cgroup in it, so for a new one it is all made.
         """
-        needed = list(dict.fromkeys(controller for __, controller in self._needs()))
+        needed = self._controllers()
         ours = hierarchy.root() / OURS
         steps = []
         for ancestor in self._ancestors():
@@ -142,21 +195,32 @@ class Cgroupfs:
         return Step("processes", (write_value(self.path / "cgroup.kill", "1"), wait), apply)
 
     def _remove_steps(self) -> list[Step]:
-        """Ours, all below it, and those above it that are ours too and then without children."""
-        ours = hierarchy.root() / OURS
+        """Ours, all below it, and those above it that are there for ours only and then without children."""
         below = cgroup.with_descendants(self.path)
-        above = [
-            parent for parent in self.path.parents if ours in (parent, *parent.parents) and parent.is_dir()
-        ]
+        above = self._fleeting_parents()
 
         def apply() -> None:
             cgroup.remove(self.path)
             if above:
-                file.remove_empty(above[0], up_to=ours.parent)
+                file.remove_empty(above[0], up_to=above[-1].parent)
 
         commands = [command(["rmdir", *below])] if below else []
         commands += [command(["rmdir", "--ignore-fail-on-non-empty", parent]) for parent in above]
         return [Step("state", tuple(commands), apply)] if commands else []
+
+    def _fleeting_parents(self) -> list[Path]:
+        """From the parent up to OURS, or to one that another declaration has."""
+        ours = hierarchy.root() / OURS
+        parents = [parent for parent in self.path.parents if ours in (parent, *parent.parents)]
+        kept = _declared_paths() if parents[1:] else set()
+        fleeting = itertools.takewhile(lambda parent: str(parent) not in kept, parents)
+        return [parent for parent in fleeting if parent.is_dir()]
+
+
+def _declared_paths() -> set[str]:
+    """Where all declared cgroups are."""
+    declarations = (host.Declaration(name, "cgroup").read() for name in host.declared_names("cgroup"))
+    return {declaration.get("path", "") for declaration in declarations if declaration}
 
 
 def _make_step(path: Path) -> Step:
@@ -170,11 +234,12 @@ def _enable_step(path: Path, controllers: Sequence[str]) -> Step:
         try:
             cgroup.write(path, "cgroup.subtree_control", text)
         except OSError as error:
-            if error.errno != errno.EBUSY:
+            why = _NOT_GIVEN.get(error.errno or 0)
+            if why is None:
                 raise
             raise Failure(
                 f"parent: {path} can't give the controllers {', '.join(controllers)} to the cgroups below "
-                f"it while it has processes of its own (cgroup-v2, No Internal Process Constraint)."
+                f"it {why}."
             ) from None
 
     return Step("controllers", (write_value(path / "cgroup.subtree_control", text),), apply)

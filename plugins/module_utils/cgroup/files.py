@@ -3,186 +3,77 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The control files that have an option: one row each, and everything else about them comes from that row.
 
-A file's value has one normal form (plain data), whether it was declared (``256M``), is read from the kernel
+A file's value has one normal form (kinds.py), whether it was declared (``256M``), is read from the kernel
 (``268435456``) or kept on the host. A new file drops in as a new row.
 """
 
 from __future__ import annotations
 
-import os
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, Union
+from typing import Any
 
 from ..options import size
-
-Value = Union[int, str, bool, Mapping[str, int]]
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_PAGE_COUNTER_MAX = (2 ** (63 if os.sysconf("SC_LONG_BIT") == 64 else 31) - 1) // _PAGE
-_PID_MAX_LIMIT = 4 * 1024 * 1024
-_PERIOD = 100_000
-_SECOND = 1_000_000
-_SHORTEST = 1_000
+from . import kinds
+from .kinds import Kind, Value
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How the values of a control file are spelled.
-
-    ``declared`` takes what a user wrote and raises ValueError saying what is accepted; ``parse`` takes what
-    the kernel's file reads; ``writes`` gives the texts, each to be written by itself, that get from one value
-    to another.
-    """
-
-    declared: Callable[[Any], Value]
-    parse: Callable[[str], Value]
-    writes: Callable[[Any, Any], tuple[str, ...]]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Control:
-    """One control file: its option, its name, its controller, the kernel's default, its kind.
+    """One control file: its option, its name, the kernel's default, its kind.
 
+    A ``*`` in the name stands for the keys of the option, which is a mapping to the values of as many files.
     ``properties`` gives the unit properties that make systemd write exactly this value
-    (systemd.resource-control(5)).
+    (systemd.resource-control(5)), from systemd ``since`` on; None where it has none.
     """
 
     option: str
     file: str
-    controller: str
     default: Value
     kind: Kind
-    properties: Callable[[Any], tuple[str, ...]]
+    properties: Callable[[Any], tuple[str, ...]] | None = None
     type: str = "str"
+    choices: tuple[str, ...] = ()
+    since: int = 0
 
+    @property
+    def by_device(self) -> bool:
+        """Whether the value is a mapping from block devices, by path where it was declared."""
+        return isinstance(self.kind, kinds.ByKey) and self.kind.key is kinds.device
 
-def bytes_or_max(value: Any) -> int | str:
-    """``256M``, ``268435456`` or ``max``, in whole pages as the kernel counts (page_counter_memparse())."""
-    if str(value).strip() == "max":
-        return "max"
-    try:
-        pages = size(value) // _PAGE
-    except ValueError:
-        raise ValueError("a number of bytes such as 268435456, 256M or 1.5G, or max") from None
-    return pages * _PAGE if pages < _PAGE_COUNTER_MAX else "max"
-
-
-def count_or_max(value: Any) -> int | str:
-    """A number of tasks, or ``max``; no system has more than PID_MAX_LIMIT (include/linux/threads.h)."""
-    text = str(value).strip()
-    if text == "max":
-        return text
-    if not re.fullmatch(r"\d{1,7}", text) or not 1 <= int(text) <= _PID_MAX_LIMIT:
-        raise ValueError(f"a number from 1 to {_PID_MAX_LIMIT}, or max")
-    return int(text)
-
-
-def weight(value: Any) -> int:
-    """1 to 10000 (cgroup-v2, "Weights")."""
-    text = str(value).strip()
-    if not re.fullmatch(r"\d{1,5}", text) or not 1 <= int(text) <= 10_000:
-        raise ValueError("a number from 1 to 10000, where 100 is the kernel's default")
-    return int(text)
-
-
-def bandwidth(value: Any) -> str:
-    """Kernel notation, ``QUOTA PERIOD`` in microseconds, from that or from a number of CPUs.
-
-    The period is from 1 ms to 1 s and the quota at least 1 ms (tg_set_cfs_bandwidth()); with ``max`` the
-    period means nothing and is the default one.
-    """
-    accepted = ValueError(
-        "a number of CPUs from 0.01 such as 1.5, max, or the kernel's QUOTA PERIOD in microseconds such as "
-        "'50000 100000', with a period from 1000 to 1000000 and a quota from 1000"
-    )
-    words = str(value).split()
-    if words[:1] == ["max"] and re.fullmatch(r"max( \d+)?", " ".join(words)):
-        return f"max {_PERIOD}"
-    if len(words) == 1 and re.fullmatch(r"\d{1,6}(\.\d{1,5})?", words[0]):
-        quota, period = int(Fraction(words[0]) * _PERIOD), _PERIOD
-    elif len(words) == 2 and all(re.fullmatch(r"\d{1,12}", word) for word in words):
-        quota, period = int(words[0]), int(words[1])
-    else:
-        raise accepted
-    if quota < _SHORTEST or not _SHORTEST <= period <= _SECOND:
-        raise accepted
-    return f"{quota} {period}"
-
-
-def number_list(value: Any) -> str:
-    """CPUs or memory nodes as the kernel prints them, ``0-2,7``, in order and without repetition; ``""`` is
-    none of its own (cpuset(7), "List format")."""
-    numbers: set[int] = set()
-    for part in str(value).split(","):
-        match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
-        if match is None:
-            if str(value).strip() == "":
-                return ""
-            raise ValueError("numbers and ranges such as 0-2,7")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first:
-            raise ValueError("numbers and ranges such as 0-2,7, the smaller number first")
-        numbers.update(range(first, last + 1))
-    return ",".join(_ranges(sorted(numbers)))
-
-
-def _ranges(numbers: list[int]) -> list[str]:
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
-
-
-def _by_device(text: str) -> dict[str, int]:
-    """``default 100`` and a line ``MAJOR:MINOR WEIGHT`` for each device that has its own (cgroup-v2,
-    io.weight)."""
-    return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
-
-
-def _device_writes(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, ...]:
-    set_ = tuple(f"{key} {value}" for key, value in after.items() if before.get(key) != value)
-    return set_ + tuple(f"{key} default" for key in before if key not in after)
-
-
-def _one_write(before: Any, after: Any) -> tuple[str, ...]:
-    return (str(int(after)) if isinstance(after, bool) else str(after),)
-
-
-def _number_or_max(text: str) -> int | str:
-    return text if text == "max" else int(text)
-
-
-BYTES = Kind(bytes_or_max, _number_or_max, _one_write)
-COUNT = Kind(count_or_max, _number_or_max, _one_write)
-WEIGHT = Kind(weight, int, _one_write)
-BANDWIDTH = Kind(bandwidth, str, _one_write)
-LIST = Kind(number_list, str, _one_write)
-FLAG = Kind(bool, lambda text: text == "1", _one_write)
-DEVICE_WEIGHT = Kind(lambda value: {"default": weight(value)}, _by_device, _device_writes)
+    def values(self, declared: Any) -> dict[str, Value]:
+        """The value of the option (normal form) by file."""
+        if "*" not in self.file:
+            return {self.file: declared}
+        return {self.file.replace("*", key): value for key, value in declared.items()}
 
 
 def _property(name: str) -> Callable[[Any], tuple[str, ...]]:
     return lambda value: (f"{name}={'infinity' if value == 'max' else value}",)
 
 
-def _quota_properties(value: str) -> tuple[str, ...]:
+def _switch(name: str) -> Callable[[Any], tuple[str, ...]]:
+    return lambda value: (f"{name}={'yes' if value else 'no'}",)
+
+
+def _quota_properties(value: Mapping[str, Any]) -> tuple[str, ...]:
     """CPUQuota= takes two decimals of a percent. Raises ValueError for a quota that needs more."""
-    quota, period = value.split()
+    quota, period = value["quota"], value["period"]
     if quota == "max":
         return ("CPUQuota=",)
-    share, rest = divmod(int(quota) * 10_000, int(period))
+    share, rest = divmod(quota * 10_000, period)
     if rest:
         raise ValueError(
             "under systemd a quota of whole hundredths of a percent of the period, "
-            f"such as {share * int(period) // 10_000} {period}"
+            f"such as {share * period // 10_000} {period}"
         )
     return f"CPUQuota={share // 100}.{share % 100:02}%", f"CPUQuotaPeriodSec={period}us"
+
+
+def _idle_properties(value: bool) -> tuple[str, ...]:
+    return ("CPUWeight=idle",) if value else ()
 
 
 def _oom_properties(value: bool) -> tuple[str, ...]:
@@ -191,58 +82,119 @@ def _oom_properties(value: bool) -> tuple[str, ...]:
     return (f"OOMPolicy={'kill' if value else 'continue'}",)
 
 
+def _node(device: str) -> str:
+    """The path of a device, as the properties want it."""
+    return f"/dev/block/{device}" if kinds.DEVICE_NUMBER.fullmatch(device) else device
+
+
+def _device_weight_properties(value: Mapping[str, int]) -> tuple[str, ...]:
+    devices = [f"IODeviceWeight={_node(key)} {weight}" for key, weight in value.items() if key != "default"]
+    return (f"IOWeight={value['default']}", *devices)
+
+
+_IO_PROPERTIES = {
+    "rbps": "IOReadBandwidthMax",
+    "wbps": "IOWriteBandwidthMax",
+    "riops": "IOReadIOPSMax",
+    "wiops": "IOWriteIOPSMax",
+}
+
+
+def _device_limit_properties(value: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    return tuple(
+        f"{_IO_PROPERTIES[field]}={_node(device)} {limit}"
+        for device, limits in value.items()
+        for field, limit in limits.items()
+    )
+
+
+def _device_latency_properties(value: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(f"IODeviceLatencyTargetSec={_node(device)} {target}us" for device, target in value.items())
+
+
+_PARTITIONS = ("member", "root", "isolated")
+_PRIORITIES = ("no-change", "promote-to-rt", "restrict-to-be", "idle", "none-to-rt")
+
+# A value is taken back in the reverse of this order (see releases()).
 CONTROLS = (
-    Control("cpu_max", "cpu.max", "cpu", f"max {_PERIOD}", BANDWIDTH, _quota_properties),
-    Control("cpu_weight", "cpu.weight", "cpu", 100, WEIGHT, _property("CPUWeight"), "int"),
-    Control("cpuset_cpus", "cpuset.cpus", "cpuset", "", LIST, _property("AllowedCPUs")),
-    Control("cpuset_mems", "cpuset.mems", "cpuset", "", LIST, _property("AllowedMemoryNodes")),
-    Control("memory_min", "memory.min", "memory", 0, BYTES, _property("MemoryMin")),
-    Control("memory_low", "memory.low", "memory", 0, BYTES, _property("MemoryLow")),
-    Control("memory_high", "memory.high", "memory", "max", BYTES, _property("MemoryHigh")),
-    Control("memory_max", "memory.max", "memory", "max", BYTES, _property("MemoryMax")),
-    Control("memory_swap_max", "memory.swap.max", "memory", "max", BYTES, _property("MemorySwapMax")),
-    Control("memory_oom_group", "memory.oom.group", "memory", False, FLAG, _oom_properties, "bool"),
-    Control("pids_max", "pids.max", "pids", "max", COUNT, _property("TasksMax")),
+    Control("type", "cgroup.type", "domain", kinds.TYPE, choices=("domain", "threaded")),
     Control(
-        "io_weight",
-        "io.weight",
-        "io",
-        {"default": 100},
-        DEVICE_WEIGHT,
-        lambda value: (f"IOWeight={value['default']}",),
-        "int",
+        "cpu_max", "cpu.max", {"quota": "max", "period": kinds.PERIOD}, kinds.BANDWIDTH, _quota_properties
     ),
+    Control("cpu_max_burst", "cpu.max.burst", 0, kinds.MICROSECONDS),
+    Control("cpu_weight", "cpu.weight", 100, kinds.WEIGHT, _property("CPUWeight"), "int"),
+    Control("cpu_idle", "cpu.idle", False, kinds.FLAG, _idle_properties, "bool", since=252),
+    Control("cpu_uclamp_min", "cpu.uclamp.min", 0.0, kinds.PERCENT),
+    Control("cpu_uclamp_max", "cpu.uclamp.max", "max", kinds.PERCENT),
+    Control("cpuset_cpus", "cpuset.cpus", "", kinds.LIST, _property("AllowedCPUs")),
+    Control("cpuset_mems", "cpuset.mems", "", kinds.LIST, _property("AllowedMemoryNodes")),
+    Control("cpuset_cpus_exclusive", "cpuset.cpus.exclusive", "", kinds.LIST),
+    Control("cpuset_cpus_partition", "cpuset.cpus.partition", "member", kinds.WORD, choices=_PARTITIONS),
+    Control("memory_min", "memory.min", 0, kinds.BYTES, _property("MemoryMin")),
+    Control("memory_low", "memory.low", 0, kinds.BYTES, _property("MemoryLow")),
+    Control("memory_high", "memory.high", "max", kinds.BYTES, _property("MemoryHigh")),
+    Control("memory_max", "memory.max", "max", kinds.BYTES, _property("MemoryMax")),
+    Control("memory_swap_high", "memory.swap.high", "max", kinds.BYTES),
+    Control("memory_swap_max", "memory.swap.max", "max", kinds.BYTES, _property("MemorySwapMax")),
+    Control(
+        "memory_zswap_max", "memory.zswap.max", "max", kinds.BYTES, _property("MemoryZSwapMax"), since=253
+    ),
+    Control(
+        "memory_zswap_writeback",
+        "memory.zswap.writeback",
+        True,
+        kinds.FLAG,
+        _switch("MemoryZSwapWriteback"),
+        "bool",
+        since=256,
+    ),
+    Control("memory_oom_group", "memory.oom.group", False, kinds.FLAG, _oom_properties, "bool"),
+    Control("pids_max", "pids.max", "max", kinds.TASKS, _property("TasksMax")),
+    Control(
+        "io_weight", "io.weight", {"default": 100}, kinds.DEVICE_WEIGHTS, _device_weight_properties, "raw"
+    ),
+    Control("io_max", "io.max", {}, kinds.DEVICE_LIMITS, _device_limit_properties, "dict"),
+    Control("io_latency", "io.latency", {}, kinds.DEVICE_LATENCIES, _device_latency_properties, "dict"),
+    Control("io_prio_class", "io.prio.class", "no-change", kinds.WORD, choices=_PRIORITIES),
+    Control("hugetlb_max", "hugetlb.*.max", "max", kinds.HUGE_PAGES, type="dict"),
+    Control("hugetlb_rsvd_max", "hugetlb.*.rsvd.max", "max", kinds.HUGE_PAGES, type="dict"),
+    Control("rdma_max", "rdma.max", {}, kinds.RDMA_LIMITS, type="dict"),
+    Control("misc_max", "misc.max", {}, kinds.LIMITS, type="dict"),
+    Control("dmem_min", "dmem.min", {}, kinds.PROTECTIONS, type="dict"),
+    Control("dmem_low", "dmem.low", {}, kinds.PROTECTIONS, type="dict"),
+    Control("dmem_max", "dmem.max", {}, kinds.LIMITS, type="dict"),
 )
 
 CPUSETS = ("cpuset.cpus", "cpuset.mems")
-BY_FILE = {control.file: control for control in CONTROLS}
+
+THREADED = ("cpu", "cpuset", "perf_event", "pids")
+"""The controllers that a threaded cgroup can have (cgroup-v2, "Threads")."""
 
 # What `controls` does not take, and why: they are no settings, or another one's second name.
 _NO_SETTINGS = {
-    **{control.file: f"it has an option of its own, {control.option}" for control in CONTROLS},
     "cgroup.freeze": "state: frozen and state: thawed set it",
     "cgroup.kill": "state: absent with force does that",
     "cgroup.procs": "processes are not declared here",
     "cgroup.threads": "processes are not declared here",
-    "cgroup.type": "the processes' controllers need a domain",
     "cgroup.subtree_control": "the controllers that are needed are enabled anyhow",
-    "cpu.weight.nice": "it is another spelling of cpu_weight",
-    "cpu.idle": "it takes the place of cpu_weight",
+    "cpu.weight.nice": "it has an option of its own, cpu_weight_nice",
+    "io.cost.qos": "the root alone has it",
+    "io.cost.model": "the root alone has it",
     "memory.reclaim": "it acts once and keeps no value",
-    "memory.peak": "it acts once and keeps no value",
+    "memory.peak": "it tells and keeps no value",
+    "memory.swap.peak": "it tells and keeps no value",
 }
+_READ_ONLY = re.compile(
+    r"cgroup\.(controllers|events|stat.*)"
+    r"|(?!cgroup\.).*\.(current|peak|events|events\.local|stat|stat\.local|numa_stat|effective|isolated|capacity|pressure)"
+)
 
 # Kernel defaults that the conventions below do not tell (cgroup-v2 at each file).
-_DEFAULTS = {
+_DEFAULTS: Mapping[str, Value] = {
     "cgroup.max.depth": "max",
     "cgroup.max.descendants": "max",
-    "cgroup.pressure": "1",
-    "cpu.max.burst": "0",
-    "cpu.uclamp.min": "0.00",
-    "cpuset.cpus.exclusive": "",
-    "cpuset.cpus.partition": "member",
-    "io.prio.class": "no-change",
-    "memory.zswap.writeback": "1",
+    "cgroup.pressure": 1,
+    "io.bfq.weight": "default 100",
 }
 
 _FILE = re.compile(r"[a-z]+(\.[A-Za-z0-9_]+)+")
@@ -250,33 +202,55 @@ _FILE = re.compile(r"[a-z]+(\.[A-Za-z0-9_]+)+")
 _TEXT = re.compile(r"[A-Za-z0-9_.,:=+ -]*")
 
 
-def other_controls(value: Any) -> dict[str, str]:
-    """The option ``controls``: kernel file names with their values as texts that the kernel would show."""
+_ROWS = [(re.compile("[^.]+".join(map(re.escape, row.file.split("*")))), row) for row in CONTROLS]
+
+
+@functools.cache
+def control(file: str) -> Control | None:
+    """The row of a control file, None for one without an option."""
+    return next((row for pattern, row in _ROWS if pattern.fullmatch(file)), None)
+
+
+def with_option(existing: Iterable[str]) -> list[str]:
+    """The control files that have an option: those of any cgroup, and what is ``existing`` of others."""
+    families = [file for file in existing if "*" in getattr(control(file), "file", "")]
+    return [*(row.file for row in CONTROLS if "*" not in row.file), *families]
+
+
+def other_controls(value: Any) -> dict[str, Value]:
+    """The option ``controls``: kernel file names with their values as the kernel would show them."""
     return {str(file): _other_value(str(file), text) for file, text in sorted(value.items())}
 
 
-def _other_value(file: str, value: Any) -> str:
+def _other_value(file: str, value: Any) -> Value:
     if not _FILE.fullmatch(file):
         raise ValueError(f"kernel names of control files such as cgroup.max.depth, not {file!r}")
-    if file in _NO_SETTINGS:
-        raise ValueError(f"control files that have no option, not {file}: {_NO_SETTINGS[file]}")
+    why = _no_setting(file)
+    if why:
+        raise ValueError(f"control files that have no option, not {file}: {why}")
     if isinstance(value, bool):
-        return str(int(value))
+        return int(value)
     if not isinstance(value, (str, int, float)) or not _TEXT.fullmatch(str(value)):
         raise ValueError(f"for {file} one line of text as the kernel shows it, not {value!r}")
-    text = " ".join(str(value).split())
     # The kernel takes 4M and shows 4194304 (memparse()).
-    return str(size(text)) if re.fullmatch(r"\d+[KMGTP]", text) else text
+    return size(value) if re.fullmatch(r"\s*\d+[KMGTP]\s*", str(value)) else kinds.plain(str(value))
 
 
-def other_default(file: str) -> str | None:
+def _no_setting(file: str) -> str | None:
+    row = control(file)
+    if row is not None:
+        return f"it has an option of its own, {row.option}"
+    return _NO_SETTINGS.get(file) or ("it tells and keeps no value" if _READ_ONLY.fullmatch(file) else None)
+
+
+def other_default(file: str) -> Value | None:
     """The kernel's default of a control file without an option, or None where it can't be told.
 
     By convention an upper limit is named ``max`` or ``high`` and is "max", a lower one ``min`` or ``low`` and
     is 0 (cgroup-v2, "Conventions").
     """
-    last = file.rpartition(".")[2]
-    return _DEFAULTS.get(file, {"max": "max", "high": "max", "min": "0", "low": "0"}.get(last))
+    conventions: Mapping[str, Value] = {"max": "max", "high": "max", "min": 0, "low": 0}
+    return _DEFAULTS.get(file, conventions.get(file.rpartition(".")[2]))
 
 
 def controller_of(file: str) -> str | None:
@@ -285,41 +259,69 @@ def controller_of(file: str) -> str | None:
     return None if controller == "cgroup" else controller
 
 
+def controllers(values: Iterable[str]) -> list[tuple[str, str]]:
+    """Each of these files that belongs to a controller, by what a user calls it, with that controller."""
+    pairs = ((label(file), controller_of(file)) for file in values)
+    return [(name, controller) for name, controller in pairs if controller is not None]
+
+
 def default(file: str) -> Value | None:
     """The kernel's default in normal form; None where it can't be told."""
-    return BY_FILE[file].default if file in BY_FILE else other_default(file)
+    row = control(file)
+    return row.default if row else other_default(file)
 
 
 def parse(file: str, text: str) -> Value:
     """What the kernel's file reads, in normal form."""
-    return BY_FILE[file].kind.parse(text) if file in BY_FILE else " ".join(text.split())
+    row = control(file)
+    value: Value = row.kind.parse(text) if row else kinds.plain(text)
+    return value
 
 
-def writes(file: str, before: Value, after: Value) -> tuple[str, ...]:
+def writes(file: str, before: Value | None, after: Value) -> tuple[str, ...]:
     """The texts that get the file from one value to another, each to be written by itself."""
-    return BY_FILE[file].kind.writes(before, after) if file in BY_FILE else (str(after),)
+    row = control(file)
+    return row.kind.writes(before, after) if row else (str(after),)
+
+
+def releases(file: str, before: Value | None, after: Value | None) -> bool:
+    """Whether that gives way to what others are set to, and so has to be written before them.
+
+    The kernel takes no cpu.max below the burst (tg_set_cfs_bandwidth()), and no cpu.weight while cpu.idle is
+    set (sched_group_set_shares()).
+    """
+    return after == default(file) or (
+        file == "cpu.max.burst" and isinstance(before, int) and isinstance(after, int) and after < before
+    )
 
 
 def declared_values(declaration: Mapping[str, Any]) -> dict[str, Value]:
-    """What a declaration (normal form) says of control files, by file."""
-    values = {
-        control.file: declaration[control.option]
-        for control in CONTROLS
-        if declaration.get(control.option) is not None
-    }
+    """What a declaration (normal form) says of control files, by file; devices as they were declared."""
+    values: dict[str, Value] = {}
+    for row in CONTROLS:
+        if declaration.get(row.option) is not None:
+            values.update(row.values(declaration[row.option]))
+    if "cpu_weight_nice" in declaration:
+        values["cpu.weight"] = kinds.weight_of_nice(declaration["cpu_weight_nice"])
     return {**values, **declaration.get("controls", {})}
 
 
 def beside_default(values: Mapping[str, Value | None]) -> dict[str, Value]:
     """Those values that are not the kernel's default: what a state shows, in one order for all."""
-    names = [*(control.file for control in CONTROLS), *sorted(values.keys() - BY_FILE.keys())]
     return {
         name: value
-        for name, value in ((name, values.get(name)) for name in names)
+        for name, value in sorted(values.items(), key=lambda item: order(item[0]))
         if value is not None and value != default(name)
     }
 
 
+def order(file: str) -> tuple[int, str]:
+    """A sorting key: as their options are, and then by name."""
+    row = control(file)
+    return (CONTROLS.index(row) if row else len(CONTROLS)), file
+
+
 def label(file: str) -> str:
     """What a user calls the file: its option."""
-    return BY_FILE[file].option if file in BY_FILE else f"controls: {file}"
+    row = control(file)
+    return row.option if row else f"controls: {file}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..converge import Failure
 from ..kernel import cgroup, file, mount
+from . import files
 
 # By their names in cgroup v1, where they differ.
 _V1_NAMES = {"io": "blkio"}
@@ -40,16 +41,42 @@ def relative(parent: str) -> str:
     return "/".join(components)
 
 
-def require(controllers: Iterable[tuple[str, str]]) -> None:
+def controllers() -> list[str]:
+    """The controllers that the root of cgroup2 has. Raises Failure, OSError."""
+    return (cgroup.read(root(), "cgroup.controllers") or "").split()
+
+
+def require(needs: Iterable[tuple[str, str]]) -> None:
     """Raises Failure for the first (option, controller) that the root of cgroup2 does not have, saying where
     it is."""
-    available = (cgroup.read(root(), "cgroup.controllers") or "").split()
-    for option, controller in controllers:
+    available = controllers()
+    for option, controller in needs:
         if controller not in available:
             raise Failure(
                 f"{option} needs the controller {controller}, and cgroup2 at {root()} does not have it: "
                 f"{_whereabouts(controller)}; nothing was changed."
             )
+
+
+def require_files(names: Iterable[str], path: Path) -> None:
+    """Raises Failure for the first control file that this kernel is without, as far as a cgroup shows it: the
+    one at ``path``, or any below the root that has the file's controller."""
+    cgroups = [path, *(child for child in sorted(root().iterdir()) if child.is_dir())]
+    for name in names:
+        controller = files.controller_of(name)
+        witness = next((each for each in cgroups if _has(each, controller)), None)
+        if witness is not None and cgroup.read(witness, name) is None:
+            raise Failure(
+                f"{files.label(name)}: this kernel has no control file {name}, as {witness} shows; nothing "
+                "was changed."
+            )
+
+
+def _has(path: Path, controller: str | None) -> bool:
+    """Whether the cgroup has the files of a controller: its cgroup.controllers are those that its parent
+    enabled."""
+    controllers = cgroup.read(path, "cgroup.controllers")
+    return controllers is not None and (controller is None or controller in controllers.split())
 
 
 def _whereabouts(controller: str) -> str:

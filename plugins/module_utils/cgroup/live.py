@@ -1,19 +1,54 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The control files of a cgroup that exists: its values, what was counted, and what it has room for."""
+"""The control files of a cgroup that exists: what they are set to, what they tell, and what it has
+room for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..converge import Failure, Step
 from ..kernel import cgroup
 from ..shell import write_value
-from . import files
-from .files import CONTROLS, Value
+from . import devices, files, hierarchy, statistics
+from .kinds import Value
+
+
+def settings(path: Path, names: Iterable[str]) -> dict[str, Value]:
+    """What these control files of a cgroup are set to, in normal form; those that don't exist are left out.
+
+    Raises OSError.
+    """
+    texts = {name: cgroup.read(path, name) for name in names}
+    return {name: files.parse(name, text) for name, text in texts.items() if text is not None}
+
+
+def told(path: Path, names: Iterable[str] = statistics.FILES) -> dict[str, Any]:
+    """What these control files of a cgroup tell (statistics.parse()); those that don't exist, or are switched
+    off, are left out. Raises OSError."""
+    texts = {name: _read_told(path, name) for name in names}
+    return {name: statistics.parse(name, text) for name, text in texts.items() if text is not None}
+
+
+def pressure(path: Path) -> dict[str, Any]:
+    """Pressure by resource; empty where the kernel has it switched off. Raises OSError."""
+    found = told(path, [f"{resource}.pressure" for resource in statistics.PRESSURE])
+    return {name.partition(".")[0]: value for name, value in found.items()}
+
+
+def _read_told(path: Path, name: str) -> str | None:
+    try:
+        return cgroup.read(path, name)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # as pressure is with psi=0
+            raise
+        return None
 
 
 class Live:
@@ -28,26 +63,30 @@ class Live:
     def value(self, file: str) -> Value | None:
         """What the file reads, in normal form; without the file, which is without its controller, the
         default."""
-        text = cgroup.read(self.path, file)
-        return files.default(file) if text is None else files.parse(file, text)
+        return settings(self.path, [file]).get(file, files.default(file))
 
-    def read(self, other_files: Sequence[str], with_frozen: bool) -> dict[str, Any]:
-        """The part of a state that is read here: the values that are not the kernel's default. Raises
-        OSError."""
-        values = {control.file: self.value(control.file) for control in CONTROLS}
-        values.update({file: self.value(file) for file in other_files})
+    def read(self, other_files: Sequence[str], *, frozen: bool, owners: bool) -> dict[str, Any]:
+        """The part of a state that is read here: the values that are not the kernel's default; with
+        ``frozen`` and ``owners`` those too. Raises OSError."""
+        values = settings(self.path, self._names(other_files))
+        if values.get("cpu.idle"):
+            del values["cpu.weight"]  # which is 0 then, and no setting
         state: dict[str, Any] = {"controls": files.beside_default(values)}
-        if with_frozen:
+        if frozen:
             state["frozen"] = cgroup.read(self.path, "cgroup.freeze") == "1"
+        if owners:
+            state["owners"] = cgroup.owners(self.path)
         return state
 
     def expect(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """The values that are to be read here when ``values`` are declared and the rest is at its default.
 
         A cpuset that has processes can't be emptied again (validate_change() in the kernel's cpuset.c):
-        there, all that the parent has stands for the default, to the same effect. Raises OSError.
+        there, all that the parent has stands for the default, to the same effect. Raises Failure, OSError.
         """
-        expected = files.beside_default(values)
+        self._require_room(values)
+        expected = files.beside_default(devices.resolve(values))
+        hierarchy.require_files(expected, self.path)
         for name in files.CPUSETS:
             current = self.value(name)
             if name not in expected and current != "":
@@ -56,41 +95,63 @@ class Live:
                     expected[name] = whole
         return files.beside_default(expected)
 
+    def _names(self, other_files: Sequence[str]) -> list[str]:
+        return [*dict.fromkeys([*files.with_option(cgroup.files(self.path)), *other_files])]
+
     def _populated(self) -> bool:
         events = cgroup.keyed(cgroup.read(self.path, "cgroup.events") or "")
         return events.get("populated") == 1
 
-    def write_steps(self, before: Mapping[str, Value], after: Mapping[str, Value]) -> list[Step]:
-        """A step for each file whose value differs; what is in neither is at its default."""
-        names = [*(control.file for control in CONTROLS), *sorted({*before, *after} - files.BY_FILE.keys())]
-        return [
-            self._write_step(
-                name, before.get(name, files.default(name)), after.get(name, files.default(name))
-            )
-            for name in names
-            if before.get(name) != after.get(name)
-        ]
+    def write_steps(
+        self, before: Mapping[str, Value], after: Mapping[str, Value]
+    ) -> tuple[list[Step], list[Step]]:
+        """A step for each file whose value differs; what is in neither is at its default.
+
+        First those that give way to what others are set to (files.releases()), then all others.
+        """
+        released: list[Step] = []
+        set_: list[Step] = []
+        for name in sorted({*before, *after}, key=files.order):
+            old, new = before.get(name, files.default(name)), after.get(name, files.default(name))
+            if old != new:
+                steps = released if files.releases(name, old, new) else set_
+                steps.append(self._write_step(name, old, new))
+        return released[::-1], set_
 
     def _write_step(self, file: str, before: Any, after: Any) -> Step:
         texts = files.writes(file, before, after)
 
         def apply() -> None:
             for text in texts:
-                try:
-                    cgroup.write(self.path, file, text)
-                except FileNotFoundError:
-                    raise Failure(
-                        f"{files.label(file)}: this kernel has no control file {self.path / file}."
-                    ) from None
-                except OSError as error:
-                    raise Failure(
-                        f"{files.label(file)}: the kernel does not take {text!r} for {self.path / file}: "
-                        f"{error.strerror}."
-                    ) from None
+                self._write(file, text)
 
         return Step(file, tuple(write_value(self.path / file, text) for text in texts), apply)
 
-    def require_room(self, values: Mapping[str, Value]) -> None:
+    def _write(self, file: str, text: str) -> None:
+        try:
+            cgroup.write(self.path, file, text)
+        except FileNotFoundError:
+            raise Failure(
+                f"{files.label(file)}: this kernel has no control file {self.path / file}."
+            ) from None
+        except OSError as error:
+            raise Failure(
+                f"{files.label(file)}: the kernel does not take {text!r} for {self.path / file}: "
+                f"{error.strerror}."
+            ) from None
+        # As cpuset.cpus.partition does, which takes what it then can't do: "root invalid (REASON)".
+        invalid = re.search(r" invalid \((.+)\)$", cgroup.read(self.path, file) or "")
+        if invalid:
+            raise Failure(
+                f"{files.label(file)}: {text!r} in {self.path / file} is invalid, as the kernel says: "
+                f"{invalid[1]}."
+            )
+
+    def delegate_step(self, uid: int) -> Step:
+        """Gives the cgroup to a user."""
+        return Step("owners", (delegate_command(self.path, uid),), lambda: cgroup.delegate(self.path, uid))
+
+    def _require_room(self, values: Mapping[str, Value]) -> None:
         """Raises Failure where memory.max would be lowered below what is in use.
 
         The kernel takes such a value, reclaims what it can, and then kills processes until the rest fits
@@ -112,40 +173,23 @@ class Live:
             )
 
     def facts(self, other_files: Sequence[str]) -> dict[str, Any]:
-        """The values of all these control files that exist, and what was counted; empty without a cgroup.
+        """What all these control files that exist are set to, and what others tell; empty without a cgroup.
 
-        Raises OSError.
+        What is told goes by the file's name, ``memory_events`` for memory.events. Raises OSError.
         """
         if not self.exists():
             return {}
-        names = [*(control.file for control in CONTROLS), *other_files]
-        texts = {name: cgroup.read(self.path, name) for name in names}
-        found: dict[str, Any] = {
-            "controls": {file: files.parse(file, text) for file, text in texts.items() if text is not None}
+        return {
+            "controls": settings(self.path, self._names(other_files)),
+            **{name.replace(".", "_"): value for name, value in told(self.path).items()},
+            "pressure": pressure(self.path),
         }
-        for fact, file in (("memory_events", "memory.events"), ("cpu_stat", "cpu.stat")):
-            text = cgroup.read(self.path, file)
-            if text is not None:
-                found[fact] = cgroup.keyed(text)
-        found["pressure"] = self._pressure()
-        return found
-
-    def _pressure(self) -> dict[str, Any]:
-        """By resource, then ``some`` and ``full``: percent of time over 10, 60 and 300 s, and microseconds in
-        all (Documentation/accounting/psi.rst); empty where the kernel has it switched off."""
-        pressure = {}
-        for resource in ("cpu", "io", "memory"):
-            try:
-                text = cgroup.read(self.path, f"{resource}.pressure")
-            except OSError:  # EOPNOTSUPP, booted with psi=0
-                text = None
-            if text is not None:
-                pressure[resource] = dict(_pressure_line(line) for line in text.splitlines())
-        return pressure
 
 
-def _pressure_line(line: str) -> tuple[str, dict[str, Any]]:
-    """``some avg10=0.00 avg60=0.00 avg300=0.00 total=0``."""
-    kind, *fields = line.split()
-    pairs = (field.split("=") for field in fields)
-    return kind, {key: int(value) if key == "total" else float(value) for key, value in pairs}
+def delegate_command(path: Path, uid: int) -> str:
+    """What a person would type to give a cgroup to a user."""
+    quoted = shlex.quote(str(path))
+    return (
+        f"for file in . $(cat /sys/kernel/cgroup/delegate); do test ! -e {quoted}/$file || "
+        f"chown {uid} {quoted}/$file; done"
+    )

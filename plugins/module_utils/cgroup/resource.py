@@ -35,6 +35,7 @@ def validate(entries: Sequence[Entry]) -> None:
         if entry["state"] == "absent":
             continue
         _parent(entry)
+        _require_consistent(entry)
         if _manager_name(entry) == "systemd":
             if not systemctl.systemd_is_init():
                 raise Failure(
@@ -48,8 +49,9 @@ class CgroupResource:
     """One container's cgroup.
 
     Its state: ``state``, ``manager`` and ``path``; ``controls`` are the control files that are not at the
-    kernel's default; ``declaration`` is what is kept on the host; ``frozen`` where that is declared; and
-    under systemd ``drop_in`` (lines) and ``loaded``, whether systemd knows them.
+    kernel's default; ``declaration`` is what is kept on the host; ``frozen`` where that is declared;
+    ``owners`` (uids) where it is or was delegated, ``controllers`` where cgroupfs has to provide them for
+    that; and under systemd ``drop_in`` (lines) and ``loaded``, whether systemd knows them.
     """
 
     def __init__(self, entry: Entry, units: Units) -> None:
@@ -65,7 +67,7 @@ class CgroupResource:
         declaration = kept or self._wanted
         if declaration is None:
             return {"state": "absent"}
-        state = self._place(kept).read(self._other_files(kept))
+        state = self._read_place(self._place(kept), kept)
         if state["state"] == "present":
             state.update(manager=declaration["manager"], path=declaration["path"])
         if kept is not None:
@@ -81,7 +83,7 @@ class CgroupResource:
         self._require_defaults(kept)
         known = kept is not None and kept["path"] == self._wanted["path"]
         return {
-            **self._target.expect(known=known),
+            **self._target.expect(actual, known=known),
             "manager": self._wanted["manager"],
             "path": self._wanted["path"],
             "declaration": self._wanted,
@@ -98,7 +100,7 @@ class CgroupResource:
         keep = [self._kept.write_step(self._wanted)] if kept != self._wanted else []
         if kept is None or leaving:
             # Before anything is made, so that whatever is half made is known as ours.
-            now = self._target.read(self._other_files(kept)) if leaving else actual
+            now = self._read_place(self._target, kept) if leaving else actual
             return [*steps, *keep, *self._target.steps(now, expected)]
         return [*self._target.steps(actual, expected), *keep]
 
@@ -111,6 +113,10 @@ class CgroupResource:
         place = {"manager": declaration["manager"], "cgroup_path": declaration["path"]}
         return {**place, **self._place(kept).facts(self._other_files(kept))}
 
+    def _read_place(self, manager: Manager, kept: Mapping[str, Any] | None) -> dict[str, Any]:
+        delegated = any("delegate" in (declaration or {}) for declaration in (kept, self._wanted))
+        return manager.read(self._other_files(kept), owners=delegated)
+
     def _read_kept(self) -> dict[str, Any] | None:
         kept = self._kept.read()
         if kept is not None and not {"state", "manager", "parent", "path"} <= kept.keys():
@@ -120,10 +126,11 @@ class CgroupResource:
     def _manager(self, declaration: Mapping[str, Any]) -> Manager:
         values = files.declared_values(declaration)
         frozen = {"frozen": True, "thawed": False}.get(declaration["state"])
-        path = Path(declaration["path"])
+        path, delegate = Path(declaration["path"]), declaration.get("delegate")
         if declaration["manager"] == "systemd":
-            return Systemd(host.unit(self.name), path, values, frozen, declaration["parent"], self._units)
-        return Cgroupfs(path, values, frozen)
+            unit, slice_ = host.unit(self.name), declaration["parent"]
+            return Systemd(unit, path, values, frozen, delegate, slice_, self._units)
+        return Cgroupfs(path, values, frozen, delegate)
 
     def _place(self, kept: Mapping[str, Any] | None) -> Manager:
         """Where the cgroup is now: as it was declared last, or as it is declared, where that is the same."""
@@ -133,10 +140,13 @@ class CgroupResource:
 
     def _leaves(self, kept: Mapping[str, Any]) -> bool:
         """Whether the declaration gives up the cgroup that was declared before. A unit stays itself in any
-        slice."""
+        slice; a threaded cgroup can't be made a domain again (cgroup-v2, "Threads")."""
         if self._wanted is None or kept["manager"] != self._wanted["manager"]:
             return True
-        return bool(kept["manager"] == "cgroupfs" and kept["path"] != self._wanted["path"])
+        if kept["manager"] == "systemd":
+            return False
+        threaded = [declaration.get("type") == "threaded" for declaration in (kept, self._wanted)]
+        return bool(kept["path"] != self._wanted["path"] or threaded == [True, False])
 
     def _other_files(self, kept: Mapping[str, Any] | None) -> list[str]:
         """The control files without an option that are declared, or were."""
@@ -149,7 +159,7 @@ class CgroupResource:
         if pids:
             shown = ", ".join(f"{pid} ({_command(pid)})" for pid in pids[:_SHOWN_PROCESSES])
             more = f" and {len(pids) - _SHOWN_PROCESSES} more" if len(pids) > _SHOWN_PROCESSES else ""
-            option = "state: absent" if self._wanted is None else "manager, parent: another place"
+            option = "state: absent" if self._wanted is None else "manager, parent, type: another cgroup"
             raise Failure(
                 f"{option} takes a cgroup without processes, and in {kept['path']} there are {shown}{more}; "
                 "end them, or set force to have them killed; nothing was changed."
@@ -170,6 +180,24 @@ def _manager_name(entry: Entry) -> str:
     if entry["manager"] == "auto":
         return "systemd" if systemctl.systemd_is_init() else "cgroupfs"
     return str(entry["manager"])
+
+
+def _require_consistent(entry: Entry) -> None:
+    """Raises Failure for options that the kernel does not take together."""
+    weights = [
+        name for name in ("cpu_weight", "cpu_weight_nice", "cpu_idle") if entry.get(name) not in (None, False)
+    ]
+    if len(weights) > 1:
+        raise Failure(
+            f"{weights[1]}: {entry[weights[1]]} is not accepted beside {weights[0]}, it takes the place of "
+            "that; nothing was changed."
+        )
+    quota = entry.get("cpu_max", {}).get("quota", "max")
+    if quota != "max" and entry.get("cpu_max_burst", 0) > quota:
+        raise Failure(
+            f"cpu_max_burst: {entry['cpu_max_burst']} is not accepted, it takes up to {quota} microseconds, "
+            "the quota of cpu_max; nothing was changed."
+        )
 
 
 def _parent(entry: Entry) -> str:

@@ -10,23 +10,33 @@ running unit at once and puts back what was changed by hand. Tried with systemd 
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import systemctl
 from ..converge import Failure, Step
 from ..kernel import cgroup, file
-from ..shell import command, write_file
+from ..options import differences
+from ..shell import command, write_file, write_value
 from . import files, hierarchy
-from .files import CONTROLS, Value
-from .live import Live
+from .kinds import Value
+from .live import Live, delegate_command
 
 DEFAULT_SLICE = "system.slice"
 
+# Debian 12 has 252, no host has an older one.
+_OLDEST = 252
+
 # Those that systemd enables for a unit (systemd.resource-control(5), "Control Group Management").
 _CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+
+_NOT_FOR_UNITS = {
+    "cgroup.type": "threaded takes manager: cgroupfs, a unit is a domain as its slice is",
+    "io.bfq.weight": "systemd sets it together with io.weight; it takes io_weight, or manager: cgroupfs",
+}
 
 _HEADER = """\
 # Kept by the module bare.containers.cgroup_v2, which undoes what is changed here.
@@ -53,21 +63,21 @@ def slice_path(name: str) -> str:
 
 def require_expressible(values: Mapping[str, Value]) -> None:
     """Raises Failure for a value that no unit can have."""
-    for control in CONTROLS:
+    for name, value in values.items():
         try:
-            if control.file in values:
-                control.properties(values[control.file])
+            _properties(name, value)
         except ValueError as error:
+            text = " ".join(files.writes(name, files.default(name), value))
             raise Failure(
-                f"{control.option}: {values[control.file]!r} is not accepted, it takes {error}; nothing was "
-                "changed."
+                f"{files.label(name)}: {text!r} is not accepted, it takes {error}; nothing was changed."
             ) from None
-    for name in values.keys() - files.BY_FILE.keys():
-        controller = files.controller_of(name)
-        if controller is not None and controller not in _CONTROLLERS:
+        if name in _NOT_FOR_UNITS and value != files.default(name):
+            raise Failure(f"{files.label(name)}: {_NOT_FOR_UNITS[name]}; nothing was changed.")
+    for label, controller in files.controllers(values):
+        if controller not in _CONTROLLERS:
             raise Failure(
-                f"controls: {name} needs the controller {controller}, which systemd does not give to a "
-                "unit; it takes manager: cgroupfs; nothing was changed."
+                f"{label} needs the controller {controller}, which systemd does not give to units, and in "
+                "its tree nobody else gives controllers; it takes manager: cgroupfs; nothing was changed."
             )
 
 
@@ -107,21 +117,24 @@ class Systemd:
         path: Path,
         values: Mapping[str, Value],
         frozen: bool | None,
+        delegate: int | None,
         slice_: str,
         units: Units,
     ) -> None:
-        """``path`` is where the unit's cgroup is while it runs; ``values`` are those declared, by file."""
+        """``path`` is where the unit's cgroup is while it runs; ``values`` are those declared, by file;
+        ``delegate`` is the uid of the user that the cgroup is given to."""
         self.path = path
         self._unit = unit
         self._slice = slice_
         self._values = values
         self._frozen = frozen
+        self._delegate = delegate
         self._units = units
         self._live = Live(path)
         self._drop_in = drop_in(unit)
         units.watch(unit)
 
-    def read(self, other_files: Sequence[str]) -> dict[str, Any]:
+    def read(self, other_files: Sequence[str], *, owners: bool) -> dict[str, Any]:
         """``drop_in`` holds its lines; ``controls`` are there only while the unit runs."""
         text = file.read_text(self._drop_in)
         state: dict[str, Any] = {"state": "absent" if text is None else "present"}
@@ -129,18 +142,18 @@ class Systemd:
             state["drop_in"] = text.splitlines()
             state["loaded"] = not self._units.stale(self._unit)
         if self._live.exists():
-            state.update(self._live.read(other_files, self._frozen is not None))
+            state.update(self._live.read(other_files, frozen=self._frozen is not None, owners=owners))
         return state
 
-    def expect(self, *, known: bool) -> dict[str, Any]:
+    def expect(self, actual: Mapping[str, Any], *, known: bool) -> dict[str, Any]:
         """Raises Failure."""
-        wanted = files.beside_default(self._values)
-        controllers = [(files.label(name), files.controller_of(name)) for name in wanted]
-        hierarchy.require((label, controller) for label, controller in controllers if controller is not None)
-        self._live.require_room(self._values)
+        hierarchy.require(files.controllers(files.beside_default(self._values)))
+        controls = self._live.expect(self._values)
         state: dict[str, Any] = {"state": "present", "drop_in": self._text().splitlines(), "loaded": True}
         if self._live.exists():
-            state["controls"] = self._live.expect(self._values)
+            state["controls"] = controls
+            if self._delegate is not None or "owners" in actual:
+                state["owners"] = [self._delegate or 0]
             if self._frozen is not None:
                 state["frozen"] = self._frozen
         elif self._frozen:
@@ -151,13 +164,16 @@ class Systemd:
 
     def steps(self, actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[Step]:
         before, after = actual.get("controls", {}), expected.get("controls", {})
-        steps = []
-        if actual.get("drop_in") != expected["drop_in"]:
-            steps.append(self._write_step())
-        differing = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
-        if steps or not actual["loaded"] or not all(self._leaves_alone(name) for name in differing):
-            steps.append(systemctl.reload_step(", ".join(differing or ["drop_in"])))
-        steps += [step for step in self._live.write_steps(before, after) if self._leaves_alone(step.changes)]
+        reloaded = self._after_reload(before, after)
+        released, set_ = self._live.write_steps(reloaded, after)
+        steps = [self._write_step()] if actual.get("drop_in") != expected["drop_in"] else []
+        steps += released
+        if actual.get("drop_in") != expected["drop_in"] or not actual["loaded"] or reloaded != before:
+            changes = sorted(differences(before, reloaded)) or ["drop_in"]
+            steps.append(systemctl.reload_step(", ".join(changes)))
+        steps += set_
+        if expected.get("owners") != actual.get("owners"):
+            steps.append(self._live.delegate_step(expected["owners"][0]))
         if expected.get("frozen") != actual.get("frozen"):
             steps.append(systemctl.step("frozen", "freeze" if expected["frozen"] else "thaw", self._unit))
         return steps
@@ -175,30 +191,41 @@ class Systemd:
     def facts(self, other_files: Sequence[str]) -> dict[str, Any]:
         return self._live.facts(other_files)
 
-    def _leaves_alone(self, name: str) -> bool:
-        """Whether systemd does not write the file: it has no property for it, or it is a cpuset and without
-        one, which systemd does not reset."""
-        return name not in files.BY_FILE or (name in files.CPUSETS and name not in self._values)
+    def _after_reload(self, before: Mapping[str, Value], after: Mapping[str, Value]) -> dict[str, Value]:
+        """What a daemon-reload makes of the values ``before`` where the drop-in says ``after``.
 
-    def _properties(self) -> dict[str, tuple[str, ...]]:
-        """The lines of the drop-in for each file that has a unit property. Where TasksMax= is not said,
-        systemd takes a share of the system's limit (DefaultTasksMax=)."""
-        values = {"pids.max": "max", **self._values}
-        return {
-            control.file: control.properties(values[control.file])
-            for control in CONTROLS
-            if control.file in values
-        }
+        systemd leaves alone what it has no property for; and where the drop-in does not say it, it neither
+        empties a cpuset nor takes back what a device was given.
+        """
+        left: dict[str, Value | None] = {**before}
+        for name in {*before, *after}:
+            if not _has_property(name) or (name in files.CPUSETS and name not in self._values):
+                continue
+            value = after.get(name, files.default(name))
+            control = files.control(name)
+            if control is not None and control.by_device:
+                value = {**_mapping(before.get(name)), **_mapping(value)}
+            left[name] = value
+        return files.beside_default(left)
 
     def _text(self) -> str:
         lines = [f"Slice={self._slice}"] if self._slice != DEFAULT_SLICE else []
-        lines += [line for properties in self._properties().values() for line in properties]
-        lines += [
-            f"ExecStartPre=+/bin/sh -c 'echo {value} > {self.path}/{name}'"
-            for name, value in self._values.items()
-            if name not in files.BY_FILE
-        ]
+        # Where TasksMax= is not said, systemd takes a share of the system's limit (DefaultTasksMax=).
+        values = {"pids.max": "max", **self._values}
+        for name in sorted(values, key=files.order):
+            lines += self._lines(name, values[name])
+        if self._delegate is not None:
+            lines += ["Delegate=yes", _start_line(delegate_command(self.path, self._delegate))]
         return _HEADER + "".join(f"{line}\n" for line in lines)
+
+    def _lines(self, name: str, value: Any) -> Iterable[str]:
+        """The lines of the drop-in that set a control file."""
+        if _has_property(name):
+            return _properties(name, value)
+        if value == files.default(name):
+            return []
+        texts = files.writes(name, files.default(name), value)
+        return [_start_line(write_value(self.path / name, text)) for text in texts]
 
     def _write_step(self) -> Step:
         text = self._text()
@@ -218,3 +245,35 @@ class Systemd:
             command(["rmdir", "--ignore-fail-on-non-empty", directory]),
         )
         return Step("drop_in", removals, apply)
+
+
+def _properties(name: str, value: Any) -> tuple[str, ...]:
+    """The lines that stand for a control file's value, where systemd has properties for it. Raises
+    ValueError."""
+    control = files.control(name)
+    return control.properties(value) if control is not None and control.properties is not None else ()
+
+
+def _has_property(name: str) -> bool:
+    """Whether this systemd has properties for the control file, and so writes it itself."""
+    control = files.control(name)
+    if control is None or control.properties is None:
+        return False
+    return control.since <= _OLDEST or control.since <= _version()
+
+
+@functools.cache
+def _version() -> int:
+    """systemd's, such as 252. Raises Failure."""
+    return int(systemctl.systemctl("--version").split()[1].partition("~")[0].partition(".")[0])
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _start_line(text: str) -> str:
+    """What the unit does as root before its process starts, for whom it fails otherwise (systemd.service(5),
+    "Command lines")."""
+    escaped = text.replace("$", "$$").replace("%", "%%").replace('"', '\\"')
+    return f'ExecStartPre=+/bin/sh -c "{escaped}"'

@@ -17,6 +17,7 @@ import signal
 import time
 from pathlib import Path
 
+_DELEGATE = Path("/sys/kernel/cgroup/delegate")
 _POLL_MILLISECONDS = 200
 
 
@@ -52,6 +53,14 @@ def write(cgroup: Path, file: str, value: str) -> None:
         os.close(descriptor)
 
 
+def files(cgroup: Path) -> list[str]:
+    """The names of the control files that the cgroup has, sorted; empty where there is none."""
+    try:
+        return sorted(entry.name for entry in os.scandir(cgroup) if not entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
 def keyed(text: str) -> dict[str, int]:
     """A flat keyed file such as memory.events, cpu.stat or cgroup.events (cgroup-v2, "Format")."""
     return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
@@ -69,10 +78,47 @@ def processes(cgroup: Path) -> list[int]:
         try:
             found.update(int(pid) for pid in (read(each, "cgroup.procs") or "").split())
         except OSError as error:
-            # A threaded cgroup can't be asked; its processes are listed by the domain above it.
             if error.errno != errno.EOPNOTSUPP:
                 raise
+            found.update(_threaded_processes(each))
     return sorted(found)
+
+
+def _threaded_processes(cgroup: Path) -> set[int]:
+    """A threaded cgroup tells its threads only; whose they are is the Tgid in /proc/TID/status (proc(5))."""
+    found: set[int] = set()
+    for tid in (read(cgroup, "cgroup.threads") or "").split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            status = Path(f"/proc/{tid}/status").read_text(encoding="utf-8", errors="surrogateescape")
+            found.update(int(line.split()[1]) for line in status.splitlines() if line.startswith("Tgid:"))
+    return found
+
+
+def delegated_files() -> list[str]:
+    """The control files that go to the user a cgroup is delegated to (cgroup-v2, "Model of Delegation")."""
+    try:
+        return _DELEGATE.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"]
+
+
+def owners(cgroup: Path) -> list[int]:
+    """The uids that own the cgroup's directory and those of its control files that are delegated, sorted.
+
+    One alone has it delegated, or is root. Raises OSError.
+    """
+    return sorted({path.stat().st_uid for path in _delegated(cgroup)})
+
+
+def delegate(cgroup: Path, uid: int) -> None:
+    """Gives the cgroup to a user: its directory and the control files for that. Raises OSError."""
+    for path in _delegated(cgroup):
+        os.chown(path, uid, -1)
+
+
+def _delegated(cgroup: Path) -> list[Path]:
+    files_there = (cgroup / file for file in delegated_files())
+    return [cgroup, *(path for path in files_there if path.exists())]
 
 
 def wait_for(cgroup: Path, event: str, value: int, seconds: float) -> bool:
@@ -118,13 +164,16 @@ def kill(cgroup: Path, seconds: float) -> bool:
     """
     try:
         write(cgroup, "cgroup.kill", "1")
-    except FileNotFoundError:
+    except OSError as error:
+        # Before 5.14 there is no cgroup.kill, and a threaded cgroup does not take it.
+        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
         _kill_one_by_one(cgroup, seconds)
     return wait_for(cgroup, "populated", 0, seconds)
 
 
 def _kill_one_by_one(cgroup: Path, seconds: float) -> None:
-    """Before 5.14 there is no cgroup.kill. Frozen, they fork no more while they are killed."""
+    """Frozen, they fork no more while they are killed."""
     if not (cgroup / "cgroup.freeze").exists():
         return
     set_frozen(cgroup, True, seconds)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.bare.containers.plugins.module_utils import host, systemctl
-from ansible_collections.bare.containers.plugins.module_utils.cgroup import resource
+from ansible_collections.bare.containers.plugins.module_utils.cgroup import files, resource
 from ansible_collections.bare.containers.plugins.module_utils.cgroup.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.cgroup.systemd import Units
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure, converge
@@ -19,11 +19,13 @@ from ansible_collections.bare.containers.plugins.module_utils.kernel import cgro
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-DEFAULTS = {option.name: option.default for option in OPTIONS.options}
+from .conftest import DEFAULTS, OTHERS
+
+UNSET = {option.name: option.default for option in OPTIONS.options}
 
 
 def converge_all(*entries, check=False):
-    normal = [OPTIONS.normalise({**DEFAULTS, **entry}) for entry in entries]
+    normal = [OPTIONS.normalise({**UNSET, **entry}) for entry in entries]
     resource.validate(normal)
     units = Units()
     return converge(resource.build(normal, units), check=check, refresh=units.refresh)
@@ -50,39 +52,78 @@ def kept():
 SETTINGS = [
     ("cpu_max", "1.5", "cpu.max", "150000 100000"),
     ("cpu_max", "50000 20000", "cpu.max", "50000 20000"),
+    ("cpu_max", "0.1", "cpu.max", "10000 100000"),
+    ("cpu_max_burst", "5ms", "cpu.max.burst", "5000"),
+    ("cpu_max_burst", 40000, "cpu.max.burst", "40000"),
     ("cpu_weight", 20, "cpu.weight", "20"),
+    ("cpu_idle", True, "cpu.idle", "1"),
+    ("cpu_uclamp_min", "12.5", "cpu.uclamp.min", "12.50"),
+    ("cpu_uclamp_max", "80", "cpu.uclamp.max", "80.00"),
     ("cpuset_cpus", "1,0", "cpuset.cpus", "0-1"),
     ("cpuset_mems", "0", "cpuset.mems", "0"),
+    ("cpuset_cpus_exclusive", "1", "cpuset.cpus.exclusive", "1"),
+    ("cpuset_cpus_partition", "isolated", "cpuset.cpus.partition", "isolated"),
     ("memory_min", "4K", "memory.min", "4096"),
     ("memory_low", "1M", "memory.low", "1048576"),
     ("memory_high", "200M", "memory.high", "209715200"),
     ("memory_max", "256M", "memory.max", "268435456"),
+    ("memory_swap_high", "1M", "memory.swap.high", "1048576"),
     ("memory_swap_max", "0", "memory.swap.max", "0"),
+    ("memory_zswap_max", "0", "memory.zswap.max", "0"),
+    ("memory_zswap_writeback", False, "memory.zswap.writeback", "0"),
     ("memory_oom_group", True, "memory.oom.group", "1"),
     ("memory_oom_group", False, "memory.oom.group", "0"),
     ("pids_max", "128", "pids.max", "128"),
     ("io_weight", 50, "io.weight", "default 50"),
+    ("io_weight", {"/dev/vda1": 200}, "io.weight", "default 100\n254:0 200"),
+    ("io_max", {"/dev/vda": {"rbps": "1M"}}, "io.max", "254:0 rbps=1048576 wbps=max riops=max wiops=max"),
+    ("io_max", {"8:16": {"wiops": 9}}, "io.max", "8:16 rbps=max wbps=max riops=max wiops=9"),
+    ("io_latency", {"/dev/disk/by-id/data": "75ms"}, "io.latency", "8:16 target=75000"),
+    ("io_latency", {"254:0": 5}, "io.latency", "254:0 target=5"),
+    ("io_prio_class", "idle", "io.prio.class", "idle"),
     ("controls", {"cgroup.max.depth": 3}, "cgroup.max.depth", "3"),
 ]
-UNDECLARED = {
-    "cpu.max": "max 100000",
-    "cpu.weight": "100",
-    "memory.max": "max",
-    "memory.high": "max",
-    "pids.max": "max",
-    "io.weight": "default 100",
-    "memory.oom.group": "0",
-    "cgroup.max.depth": "max",
-}
-declarations = st.lists(st.sampled_from(SETTINGS), max_size=5, unique_by=lambda setting: setting[0])
+# Those that systemd has no controller for.
+CGROUPFS_SETTINGS = [
+    ("type", "threaded", "cgroup.type", "threaded"),
+    ("hugetlb_max", {"2MB": "5M"}, "hugetlb.2MB.max", "4194304"),
+    ("hugetlb_rsvd_max", {"2MB": "4M"}, "hugetlb.2MB.rsvd.max", "4194304"),
+    ("rdma_max", {"mlx5_0": {"hca_handle": 2}}, "rdma.max", "mlx5_0 hca_handle=2 hca_object=max"),
+    ("misc_max", {"sev": 3}, "misc.max", "sev 3\nsev_es max"),
+    ("dmem_min", {"drm/0/vram0": "1M"}, "dmem.min", "drm/0/vram0 1048576"),
+    ("dmem_low", {"drm/0/vram0": "1M"}, "dmem.low", "drm/0/vram0 1048576"),
+    ("dmem_max", {"drm/0/vram0": "1M"}, "dmem.max", "drm/0/vram0 1048576"),
+]
+UNDECLARED = {file: {**DEFAULTS, **OTHERS}[file] for __, __, file, __ in SETTINGS + CGROUPFS_SETTINGS}
+MANAGERS_AND_SETTINGS = [
+    *[("systemd", *setting) for setting in SETTINGS],
+    *[("cgroupfs", *setting) for setting in SETTINGS + CGROUPFS_SETTINGS[1:]],
+]
+EXCLUDE_EACH_OTHER = [{20, True}, {"0.1", 40000}]  # cpu_weight and cpu_idle; a burst above the quota
+
+
+def go_together(settings_):
+    values = [value for __, value, __, __ in settings_ if not isinstance(value, dict)]
+    return not any(excluded <= set(values) for excluded in EXCLUDE_EACH_OTHER)
+
+
+declarations = st.lists(st.sampled_from(SETTINGS), max_size=6, unique_by=lambda setting: setting[0]).filter(
+    go_together
+)
+
+
+def value_of(kernel, path, file):
+    """What the file reads or, where that is nothing, its default; cpu.weight means none beside cpu.idle."""
+    text = kernel.read(path, file)
+    idle = file == "cpu.weight" and text == "0"
+    return files.default(file) if text is None or idle else files.parse(file, text)
 
 
 def options(settings_):
     return {option: value for option, value, __, __ in settings_}
 
 
-@pytest.mark.parametrize(("option", "value", "file", "text"), SETTINGS)
-@pytest.mark.parametrize("manager", ["cgroupfs", "systemd"])
+@pytest.mark.parametrize(("manager", "option", "value", "file", "text"), MANAGERS_AND_SETTINGS)
 def test_each_option_is_written_read_back_and_taken_back(machine, manager, option, value, file, text):
     kernel = machine.kernel
     path = machine.start("web") if manager == "systemd" else kernel.root / "bare/web"
@@ -90,14 +131,21 @@ def test_each_option_is_written_read_back_and_taken_back(machine, manager, optio
     assert outcome.changed
     assert kernel.read(path, file) in (text, None if text == UNDECLARED.get(file) else text)
     converged(manager=manager)
-    if not (manager == "systemd" and file.startswith("cpuset")):
-        assert kernel.read(path, file) in (UNDECLARED.get(file, kernel.read(path, file)), None)
+    if not (manager == "systemd" and file in ("cpuset.cpus", "cpuset.mems")):
+        assert kernel.read(path, file) in (UNDECLARED[file], None)
+
+
+@pytest.mark.parametrize(("option", "value", "file", "text"), SETTINGS)
+def test_a_unit_starts_with_what_was_declared_before(machine, option, value, file, text):
+    converged(manager="systemd", **{option: value})
+    assert machine.kernel.read(machine.start("web"), file) == text
+    assert not run(manager="systemd", **{option: value}).changed
 
 
 @given(
     st.lists(declarations, min_size=1, max_size=3), st.sampled_from(["cgroupfs", "systemd"]), st.booleans()
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 def test_any_declaration_after_any_other(make_host, steps, manager, running):
     """Check mode predicts the state then read, a second run has nothing to do, and what is not declared is at
     its default."""
@@ -113,7 +161,8 @@ def test_any_declaration_after_any_other(make_host, steps, manager, running):
         texts = {**UNDECLARED, **{file: text for __, __, file, text in declared}}
         if path.is_dir():
             for file, text in texts.items():
-                assert kernel.read(path, file) in (text, None if text == UNDECLARED.get(file) else text)
+                if manager == "cgroupfs" or text or not file.startswith("cpuset"):
+                    assert value_of(kernel, path, file) == files.parse(file, text)
     assert converged(manager=manager, state="absent").changed
     assert not run(manager=manager, state="absent").changed
     assert not list(host.STATE.rglob("*.json"))
@@ -122,7 +171,7 @@ def test_any_declaration_after_any_other(make_host, steps, manager, running):
 
 
 @given(declarations, declarations, st.integers(0, 12), st.sampled_from(["cgroupfs", "systemd"]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 def test_a_write_that_fails_leaves_what_the_next_run_converges(make_host, first, second, fail_at, manager):
     machine = make_host()
     if manager == "systemd":
@@ -295,7 +344,7 @@ def test_a_control_whose_default_is_unknown_is_not_forgotten(machine):
     converged(manager="cgroupfs", controls={"cpu.new.thing": "7"})
     assert machine.kernel.read(path, "cpu.new.thing") == "7"
     assert "cpu.new.thing was declared before" in run(manager="cgroupfs").error
-    assert kept()["controls"] == {"cpu.new.thing": "7"}
+    assert kept()["controls"] == {"cpu.new.thing": 7}
 
 
 def test_a_broken_declaration_is_told(machine):
@@ -431,7 +480,10 @@ def test_frozen_takes_a_unit_that_runs(machine):
             {"manager": "cgroupfs", "parent": "../x"},
             "parent: '../x' is not accepted, it takes a cgroup below the root",
         ),
-        ({"controls": {"hugetlb.2MB.max": "4M"}}, "controls: hugetlb.2MB.max needs the controller hugetlb"),
+        (
+            {"hugetlb_max": {"2MB": "4M"}},
+            "hugetlb_max needs the controller hugetlb, which systemd does not give",
+        ),
         ({"cpu_max": "12345 100000"}, "cpu_max: '12345 100000' is not accepted"),
     ],
 )
@@ -465,6 +517,6 @@ def test_facts(machine):
     assert outcome.facts["cgroup_path"] == str(kernel.root / "bare/web")
     assert outcome.facts["controls"]["memory.max"] == 268435456
     assert outcome.facts["controls"]["memory.oom.group"] is False
-    assert outcome.facts["controls"]["cgroup.max.depth"] == "3"
+    assert outcome.facts["controls"]["cgroup.max.depth"] == 3
     assert "cpu.max" not in outcome.facts["controls"]
     assert run(state="absent").facts == {}
