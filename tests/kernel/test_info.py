@@ -249,7 +249,7 @@ def test_its_cgroup(containers, told):
     assert cgroup["path"] == str(path)
     assert told["web"]["process"]["cgroup"] == f"/bare/{containers.name('web')}"
     assert cgroup["frozen"] is False
-    assert cgroup["controls"]["cgroup.max.depth"] == "5"
+    assert cgroup["controls"]["cgroup.max.depth"] == 5
     assert 0 < cgroup["cpu_stat"]["usage_usec"] <= _keyed(path / "cpu.stat")["usage_usec"]
     assert told["plain"]["cgroup"]["path"] == str(containers.cgroup("plain"))
 
@@ -394,8 +394,8 @@ def test_drift_is_named(drifted):
     expected += [("web", "rootfs", words["web"], ["unpacked"], "live")]
     assert sorted(named) == sorted(expected)
     (depth,) = (each for each in found["web"]["drift"] if each["part"] == "cgroup")
-    assert depth["before"] == {"controls": {"cgroup.max.depth": "7"}}
-    assert depth["after"] == {"controls": {"cgroup.max.depth": "5"}}
+    assert depth["before"] == {"controls": {"cgroup.max.depth": 7}}
+    assert depth["after"] == {"controls": {"cgroup.max.depth": 5}}
     assert depth["commands"] == [f"echo 5 > {words['cgroup']}/cgroup.max.depth"]
     (mtu,) = (each for each in found["web"]["drift"] if "links.eth0.mtu" in each["changes"])
     assert (mtu["before"], mtu["after"]) == (
