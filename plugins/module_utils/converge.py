@@ -29,6 +29,13 @@ class Failure(Exception):
     """One sentence for the user: the option, the value got, what is accepted, and what was left unchanged."""
 
 
+def sentence(error: OSError) -> str:
+    """What the system complains of and where, as a sentence."""
+    named = isinstance(error.filename, (str, bytes))  # else it is None, or a descriptor
+    where = f" ({os.fsdecode(error.filename)})" if named else ""
+    return f"{error.strerror or error}{where}."
+
+
 class Needs(enum.IntEnum):
     """The least that the kernel allows for a change to take effect."""
 
@@ -210,9 +217,7 @@ class _Run:
         except Failure as failure:
             self.outcome.error = self.outcome.error or str(failure)
         except OSError as error:
-            named = isinstance(error.filename, (str, bytes))  # else it is None, or a descriptor
-            where = f" ({os.fsdecode(error.filename)})" if named else ""
-            self.outcome.error = self.outcome.error or f"{prefix}{error.strerror or error}{where}."
+            self.outcome.error = self.outcome.error or prefix + sentence(error)
 
 
 _Each = Callable[[Callable[[_Run], None], Sequence[_Run]], None]

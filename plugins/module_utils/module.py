@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from . import host
-from .converge import Failure, Outcome, Resource, commands, converge
+from .converge import Failure, Outcome, Resource, commands, converge, sentence
 from .options import Option, Options, unique
 
 Entry = Mapping[str, Any]
@@ -47,7 +48,7 @@ def run_module(
     )
     # Ansible takes "path" for a file that the module manages, and adds its mode and size to the result.
     module.add_path_info = lambda result: result
-    try:
+    with failing(module):
         require_root()
         entries = read_entries(module, options)
         unique(entries, "name")
@@ -55,12 +56,20 @@ def run_module(
         outcomes = converge(
             build(entries), check=module.check_mode, workers=workers, refresh=refresh, lock=host.lock
         )
-    except Failure as failure:
-        module.fail_json(msg=str(failure))
-        return
     result = describe(outcomes, batch=module.params["batch"] is not None)
     finish = module.fail_json if "msg" in result else module.exit_json
     finish(**result)
+
+
+@contextlib.contextmanager
+def failing(module: AnsibleModule) -> Iterator[None]:
+    """Has the module fail with the one sentence of what is raised meanwhile, a Failure or an OSError."""
+    try:
+        yield
+    except Failure as failure:
+        module.fail_json(msg=str(failure))
+    except OSError as error:
+        module.fail_json(msg=sentence(error))
 
 
 def require_root() -> None:

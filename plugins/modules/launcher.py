@@ -68,16 +68,14 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils import host
 from ..module_utils.container.installation import OPTIONS, Installation
-from ..module_utils.converge import Failure, converge
-from ..module_utils.module import describe, require_root
+from ..module_utils.converge import converge
+from ..module_utils.module import describe, failing, require_root
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=OPTIONS.argument_spec(), supports_check_mode=True)
-    try:
+    with failing(module):
         require_root()
-    except Failure as failure:
-        module.fail_json(msg=str(failure))
     installation = Installation(module.params["state"])
     # No container can have this name.
     outcomes = converge([installation], check=module.check_mode, lock=lambda name: host.lock(f".{name}"))

@@ -164,8 +164,7 @@ runs:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.container.execution import OPTIONS, check, describe, run
-from ..module_utils.converge import Failure
-from ..module_utils.module import read_entries, require_root
+from ..module_utils.module import failing, read_entries, require_root
 
 
 def main() -> None:
@@ -175,13 +174,11 @@ def main() -> None:
         required_one_of=[("name", "batch")],
         supports_check_mode=True,
     )
-    try:
+    with failing(module):
         require_root()
         entries = read_entries(module, OPTIONS)
         check(entries)
         results = run(entries, predict=module.check_mode)
-    except Failure as failure:
-        module.fail_json(msg=str(failure))
     result = describe(results, batch=module.params["batch"] is not None)
     finish = module.fail_json if result["failed"] else module.exit_json
     finish(**result)

@@ -133,8 +133,9 @@ def test_creates_and_removes_are_paths_inside(containers):
     assert "/tmp/ran exists" in again["msg"]
     assert not containers.execute(command=command, removes="/no/such")["changed"]
     # A link is looked up inside, where it leads nowhere.
-    containers.inside("ln -s /etc/passwd /tmp/link")
-    assert not containers.execute(command=command, removes="/tmp/link")["changed"]
+    containers.inside("ln -s /etc/passwd /tmp/link; ln -s circle /tmp/circle")
+    for link in ("/tmp/link", "/tmp/circle"):
+        assert not containers.execute(command=command, removes=link)["changed"]
     assert containers.inside("cat /tmp/ran") == "ran\n"
 
 

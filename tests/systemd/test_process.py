@@ -142,7 +142,9 @@ def test_a_changed_policy_does_not_restart_it_and_holds(host, converge):
 def test_it_stops_in_its_own_time(host, converge):
     """Also where no daemon-reload has made systemd look at its processes anew since it was started."""
     handler = ["sh", "-c", "trap 'exit 0' USR1; while :; do sleep 0.1; done"]
-    converge(command=handler, stop_signal="USR1", stop_timeout=60)
+    commands = converge(command=handler, stop_signal="USR1", stop_timeout=60)["commands"]
+    # The one before is stopped as it was declared.
+    assert commands.index(f"systemctl stop {UNIT}") < commands.index("systemctl daemon-reload")
     began = time.monotonic()
     host.shell(f"systemctl stop {UNIT}")
     assert time.monotonic() - began < 50

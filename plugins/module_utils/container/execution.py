@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -43,6 +44,7 @@ OPTIONS = Options(
     )
 )
 
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _PAUSE = 0.5
 _SIGNALLED = 128
 """What a shell adds to the number of the signal that ended a command."""
@@ -162,7 +164,9 @@ def _exists(name: str, wanted: str) -> bool | None:
     root = os.open(f"/proc/{found[0]}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.close(path.open_in_root(root, wanted, os.O_PATH))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in _LEADS_NOWHERE:
+            raise
         return False
     finally:
         os.close(root)

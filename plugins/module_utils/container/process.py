@@ -221,12 +221,12 @@ class Process:
         steps = [*keep] if new else []
         if "etc" in differs:
             steps += self._etc_steps(actual.get("etc", {}), expected["etc"])
-        steps += self._unit_steps(differs, expected)
         paused = actual["state"] == "paused"
         if paused and (stop or expected["state"] != "paused"):
             steps.append(self._freeze_step(False))
         if stop:
             steps += self._stop_steps()
+        steps += self._unit_steps(differs, expected)
         if "directories" in differs or (fresh and expected["directories"]):
             steps.append(self._directories_step(expected["directories"], fresh))
         if "config" in differs:

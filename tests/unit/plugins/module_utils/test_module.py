@@ -204,6 +204,16 @@ def test_bad_input_is_one_sentence_and_nothing_is_changed(capsys, world, argumen
     assert world == {}
 
 
+def test_what_the_system_refuses_before_the_engine_is_a_sentence_too(capsys):
+    def fail(entries):
+        raise PermissionError(13, "Permission denied", "/etc/shadow")
+
+    assert run(capsys, validate=fail, name="web") == {
+        "failed": True,
+        "msg": "Permission denied (/etc/shadow).",
+    }
+
+
 def test_not_root(capsys, world, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     result = run(capsys, name="web")
