@@ -6,6 +6,7 @@ declaration."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
@@ -221,7 +222,7 @@ def _declaration(entry: Entry) -> dict[str, Any]:
     else:
         path = hierarchy.root() / parent / entry["name"]
     resolved = {**declaration, "manager": manager, "parent": parent, "path": str(path)}
-    return dict(sorted(resolved.items()))  # in the order in which it is read again
+    return dict(json.loads(json.dumps(resolved, sort_keys=True)))  # in the order in which it is read again
 
 
 def _command(pid: int) -> str:
