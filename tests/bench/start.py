@@ -1,10 +1,12 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What starting a container costs, from bundle to exec, against `crun run` of the same bundle.
+"""What starting a container costs, from bundle to exec, against `crun run` and `runc run` of the same bundle.
 
-Containers are started in batches, ours and crun's in turns, in network and mount namespaces of their own, so
-that nothing of the machine is touched but empty cgroups. Times are medians of the batches, per container.
+The bundle has the full default profile: all namespaces, capabilities, masked paths, seccomp. Its filter of
+devices is left out for the others, which may not load one on every machine; ours has it. Containers are started
+in batches and one at a time, ours and theirs in turns, in network and mount namespaces of their own, so that
+nothing of the machine is touched but empty cgroups. Times are medians, per container.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent.parent
 COUNT = 50
+SINGLE = 30
+RUNTIMES = ("crun", "runc")
+THEIRS = Path("/run/theirs")
 TREE = Path("/run/tree")
 BUNDLES = Path("/var/lib/bare-containers/containers")
 LAUNCH = "/usr/local/lib/bare-containers/launch"
@@ -88,11 +93,16 @@ def launch() -> float:
 def stop_launched() -> None:
     for name in names():
         state = Path("/run/bare-containers", name, "state.json")
+        if not state.exists():
+            continue
         process = os.pidfd_open(json.loads(state.read_text())["pid"])
         signal.pidfd_send_signal(process, signal.SIGKILL)
         os.close(process)
-    while any(Path(f"{cgroup()}/bare/{name}/cgroup.procs").read_text() for name in names()):
+    groups = [Path(f"{cgroup()}/bare/{name}/cgroup.procs") for name in names()]
+    while any(group.exists() and group.read_text() for group in groups):
         time.sleep(0.01)
+    for name in names():
+        Path("/run/bare-containers", name, "state.json").unlink(missing_ok=True)
 
 
 def cgroup() -> str:
@@ -102,22 +112,59 @@ def cgroup() -> str:
     raise SystemExit("no cgroup2 is mounted here")
 
 
-def crun() -> float:
-    """The seconds that crun takes for all, one after the other as its users do it."""
-    began = time.perf_counter()
-    for name in names():
-        bundle = ["--bundle", str(BUNDLES / name)]
+def run_by(runtime: str, count: int) -> list[float]:
+    """The seconds that each of the first ``count`` takes, one after the other as the users of a runtime do."""
+    for name in names()[:count]:
+        config = json.loads((BUNDLES / name / "config.json").read_text())
+        config["linux"].pop("resources")
+        (THEIRS / name).mkdir(parents=True, exist_ok=True)
+        (THEIRS / name / "config.json").write_text(json.dumps(config))
+    seconds = []
+    for name in names()[:count]:
+        began = time.perf_counter()
         subprocess.run(
-            ["crun", "run", "--detach", *bundle, name],
+            [runtime, "run", "--detach", "--bundle", str(THEIRS / name), name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=True,
         )
-    seconds = time.perf_counter() - began
-    for name in names():
-        subprocess.run(["crun", "delete", "--force", name], check=True)
+        seconds.append(time.perf_counter() - began)
+    for name in names()[:count]:
+        subprocess.run([runtime, "delete", "--force", name], check=True)
     return seconds
+
+
+def run_elsewhere(runtime: str, count: int) -> list[float]:
+    """The same where cgroup2 is where other runtimes look for it."""
+    inside = ["sh", sys.executable, __file__, "runtime", runtime, str(count)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", WHERE_CRUN_LOOKS, *inside],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [float(line) for line in done.stdout.split()]
+
+
+def launch_each(count: int) -> list[float]:
+    """The seconds of a launcher for each container."""
+    seconds = []
+    for name in names()[:count]:
+        began = time.perf_counter()
+        subprocess.run([LAUNCH, "start", name], check=True)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def memory() -> float:
+    """The median proportional memory of a container that sleeps, in KiB."""
+    found = []
+    for name in names():
+        pid = json.loads(Path("/run/bare-containers", name, "state.json").read_text())["pid"]
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        found += [int(line.split()[1]) for line in lines if line.startswith("Pss:")]
+    return statistics.median(found)
 
 
 def make_tree() -> None:
@@ -131,32 +178,39 @@ def measure(rounds: int) -> None:
     """Prints the table. Runs inside the namespaces that main() makes."""
     make_tree()
     module("launcher", {})
-    seconds: dict[str, list[float]] = {"crun run": [], "launcher": [], "the module": [], "each further": []}
+    seconds: dict[str, list[float]] = {}
+
+    def add(what: str, each: float) -> None:
+        seconds.setdefault(what, []).append(each)
+
     for _round in range(rounds):
         one = declare("started", 1)
         declare("absent", 1)
-        seconds["the module"].append(declare("started"))
-        seconds["each further"].append((seconds["the module"][-1] - one) * COUNT / (COUNT - 1))
+        whole = declare("started")
+        kept = memory()
         declare("stopped")
-        seconds["launcher"].append(launch())
+        add("launcher, a batch", launch() / COUNT)
         stop_launched()
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-ec", WHERE_CRUN_LOOKS, "sh", sys.executable, __file__, "crun"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        seconds["crun run"].append(float(done.stdout))
+        for runtime in RUNTIMES:
+            for each in run_elsewhere(runtime, SINGLE // rounds):
+                add(f"{runtime} run", each)
+        for each in launch_each(SINGLE // rounds):
+            add("launcher, one at a time", each)
+        stop_launched()
+        add("the module, a batch", whole / COUNT)
+        add("the module, each further", (whole - one) / (COUNT - 1))
         declare("absent")
-    reference = statistics.median(seconds["crun run"])
-    print(f"per container of {COUNT}     ms  against crun run")
-    for what, each in seconds.items():
+    references = [statistics.median(seconds[f"{runtime} run"]) for runtime in RUNTIMES]
+    print(f"{'a start':26} {'ms':>7}" + "".join(f"  against {runtime}" for runtime in RUNTIMES) + "  of")
+    for what, each in sorted(seconds.items()):
         median = statistics.median(each)
-        print(f"{what:20}  {median / COUNT * 1000:6.2f}  {median / reference:16.2f}")
+        ratios = "".join(f"{median / reference:14.2f}" for reference in references)
+        print(f"{what:26} {median * 1000:7.2f}{ratios}  {len(each)}")
     print(
-        f"medians of {rounds}; the module is container_process from the start of its interpreter to its end,"
+        f"medians; a batch is {COUNT} containers, and its time per container. The module is container_process"
     )
-    print("a moment to see who ends at once included; each further container is what 50 cost more than 1")
+    print("from the start of its interpreter to its end; each further container is what more than one cost")
+    print(f"resident: one process per container, {kept:.0f} KiB (PSS)")
 
 
 def main(rounds: int = 5) -> None:
@@ -168,7 +222,7 @@ def main(rounds: int = 5) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["inside"]:
         measure(int(sys.argv[2]))
-    elif sys.argv[1:2] == ["crun"]:
-        print(crun())
+    elif sys.argv[1:2] == ["runtime"]:
+        print(*run_by(sys.argv[2], int(sys.argv[3])), sep="\n")
     else:
         main(*map(int, sys.argv[1:]))

@@ -127,6 +127,7 @@ class Init:
         """The life of the process before the first. Never returns."""
         try:
             self._report.close_reader()
+            os.umask(0)
             self._join()
             self._report.step = "namespaces"
             namespace.unshare("mnt")

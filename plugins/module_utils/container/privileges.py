@@ -110,9 +110,11 @@ def account_of(root: int, config: dict[str, Any], declared: str | None = None) -
         account = find_account(root, wanted)
     else:
         account = find_account(root, f"{user['uid']}:{user['gid']}")
-        account.groups = list(user.get("additionalGids", []))
-    if declared is None and GROUPS_ANNOTATION in annotations:
-        account.groups += [_group_id(root, name) for name in annotations[GROUPS_ANNOTATION].split(",")]
+        account.groups = []
+    if declared is None:
+        names = annotations.get(GROUPS_ANNOTATION)
+        account.groups += user.get("additionalGids", [])
+        account.groups += [_group_id(root, name) for name in names.split(",")] if names else []
     return account
 
 

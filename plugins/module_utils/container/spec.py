@@ -190,8 +190,9 @@ def _annotations(declared: Entry) -> dict[str, str]:
     annotations = dict(declared.get("annotations", {}))
     if "user" in declared:
         annotations[USER_ANNOTATION] = declared["user"]
-    if "group_add" in declared:
-        annotations[GROUPS_ANNOTATION] = ",".join(declared["group_add"])
+    names = [group for group in declared.get("group_add", []) if not group.isdecimal()]
+    if names:
+        annotations[GROUPS_ANNOTATION] = ",".join(names)
     return annotations
 
 
@@ -300,6 +301,9 @@ def _process(declared: Entry, given: Host) -> Config:
     }
     if "oom_score_adj" in declared:
         process["oomScoreAdj"] = declared["oom_score_adj"]
+    groups = [int(group) for group in declared.get("group_add", []) if group.isdecimal()]
+    if groups:
+        process["user"]["additionalGids"] = groups
     if "umask" in declared:
         process["user"]["umask"] = int(declared["umask"], 8)
     for option, name in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
