@@ -4,9 +4,9 @@
 """What starting a container costs, from bundle to exec, against `crun run` and `runc run` of the same bundle.
 
 The bundle has the full default profile: all namespaces, capabilities, masked paths, seccomp. Its filter of
-devices is left out for the others, which may not load one on every machine; ours has it. Containers are started
-in batches and one at a time, ours and theirs in turns, in network and mount namespaces of their own, so that
-nothing of the machine is touched but empty cgroups. Times are medians, per container.
+devices is left out for the others, which may not load one on every machine; ours has it. Containers are
+started in batches and one at a time, ours and theirs in turns, in network and mount namespaces of their own,
+so that nothing of the machine is touched but empty cgroups. Times are medians, per container.
 """
 
 from __future__ import annotations
@@ -113,10 +113,11 @@ def cgroup() -> str:
 
 
 def run_by(runtime: str, count: int) -> list[float]:
-    """The seconds that each of the first ``count`` takes, one after the other as the users of a runtime do."""
+    """The seconds that each of the first ``count`` takes, one after the other as a runtime's users do it."""
     for name in names()[:count]:
         config = json.loads((BUNDLES / name / "config.json").read_text())
         config["linux"].pop("resources")
+        config["linux"]["cgroupsPath"] = f"/bare/theirs-{name}"
         (THEIRS / name).mkdir(parents=True, exist_ok=True)
         (THEIRS / name / "config.json").write_text(json.dumps(config))
     seconds = []

@@ -130,8 +130,8 @@ def test_the_same_bundle_gives_the_same_view(containers, eventually, runtime, ca
 def run_by(runtime, containers):
     """What the bundle prints when another runtime runs it.
 
-    cgroup2 is where it looks for it. The filter of devices is left out, as to load one they raise a limit that
-    root of this machine may not.
+    cgroup2 is where it looks for it. The filter of devices is left out, as to load one they raise a limit
+    that root of this machine may not.
     """
     directory = containers.directory()
     config = json.loads(containers.machine.shell(f"cat {directory}/config.json"))

@@ -309,10 +309,14 @@ def declared_values(declaration: Mapping[str, Any]) -> dict[str, Value]:
 def beside_default(values: Mapping[str, Value | None]) -> dict[str, Value]:
     """Those values that are not the kernel's default: what a state shows, in one order for all."""
     return {
-        name: value
+        name: _ordered(value)
         for name, value in sorted(values.items(), key=lambda item: order(item[0]))
         if value is not None and value != default(name)
     }
+
+
+def _ordered(value: Any) -> Any:
+    return {key: _ordered(value[key]) for key in sorted(value)} if isinstance(value, Mapping) else value
 
 
 def order(file: str) -> tuple[int, str]:
