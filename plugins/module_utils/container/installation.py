@@ -41,6 +41,7 @@ from . import (
     launch,
     mount_options,
     privileges,
+    protection,
     terminal,
 )
 
@@ -62,6 +63,7 @@ _CONTAINER = (
     launch,
     mount_options,
     privileges,
+    protection,
     terminal,
 )
 
@@ -70,6 +72,10 @@ _PROGRAM = f"""\
 import sys
 
 sys.path.insert(0, {str(DIRECTORY)!r})
+from bare_containers.container.protection import protect_interpreter
+
+protect_interpreter()
+
 from bare_containers.container.launch import main
 
 sys.exit(main(sys.argv[1:]))

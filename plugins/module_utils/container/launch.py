@@ -50,7 +50,6 @@ _DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
 def main(arguments: list[str]) -> int:
     """Returns the exit status: 0, or FAILED when something could not be done, which standard error says."""
-    protect_interpreter()
     process.forbid_tracing()
     verb, names = arguments[:1], arguments[1:]
     if verb == ["start"] and names[:1] == ["--console-socket"] and len(names) == 3:
@@ -64,19 +63,6 @@ def main(arguments: list[str]) -> int:
         return poststop(names)
     sys.stderr.write(_USAGE)
     return FAILED
-
-
-def protect_interpreter() -> None:
-    """Runs this program again from a read-only copy of the mount that its interpreter lies on.
-
-    Until exec a container's first process has the host's interpreter as /proc/PID/exe, and a container may
-    make that its command; through the copy it can't be opened for writing (CVE-2019-5736). Raises OSError.
-    """
-    if os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
-        return
-    clone = mount.clone_tree(mount.AT_FDCWD, os.readlink("/proc/self/exe"))
-    mount.set_attributes(clone, ["ro", "nosuid", "nodev"])
-    os.execve(clone, [sys.executable, "-I", "-S", *sys.argv], os.environ)
 
 
 def start(names: list[str], *, console_socket: str | None = None) -> int:
