@@ -24,7 +24,7 @@ DIRECTORY = "/usr/local/lib/bare-containers"
 
 
 class Launcher:
-    """The launcher that is installed on a test's machine. The modules would refuse what is done to it here."""
+    """The launcher on a test's machine. The modules would refuse what is done to it here."""
 
     def __init__(self, containers: Any, eventually: Callable[..., Any]) -> None:
         self._containers = containers
@@ -78,6 +78,7 @@ class Launcher:
         cwd: str | None = None,
         timeout: int | None = None,
         through: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
         **options: Any,
     ) -> str:
         """What a command in it writes, or ``failed`` and why it could not be run, or ``timeout``."""
@@ -93,7 +94,7 @@ class Launcher:
             launch = (*through, f"{DIRECTORY}/launch", "exec", str(request.fileno()))
             done = subprocess.run(
                 self._machine.command(*launch),
-                pass_fds=(request.fileno(), *stdio),
+                pass_fds=(request.fileno(), *stdio, *pass_fds),
                 capture_output=True,
                 text=True,
                 check=False,

@@ -90,7 +90,7 @@ def test_code_is_loaded_from_the_container(containers, launcher):
 
 
 def test_who_joins_is_looked_into(containers, launcher, eventually):
-    """CVE-2016-9962: what enters the container has descriptors and memory of the host until it is the command.
+    """CVE-2016-9962: who enters the container has descriptors and memory of the host until it is the command.
 
     It is made to stay at that point, as the user that the command runs as, until it has been looked into.
     """
