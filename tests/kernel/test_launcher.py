@@ -73,57 +73,6 @@ def test_a_second_start_is_refused_and_an_unknown_container_too(containers):
     containers.machine.shell(f"rm -r /run/bare-containers/{containers.name('never')}")
 
 
-def test_nothing_of_the_root_file_system_is_loaded_as_code(containers):
-    """What is planted where a late import would look leaves no mark (CVE-2019-14271)."""
-    planted = "import os; os.mkdir('/planted')"
-    for version in ("3.9", "3.11", "3.12", "3.13"):
-        for name in (
-            "encodings/idna",
-            "_strptime",
-            "traceback",
-            "linecache",
-            "json/__init__",
-            "pwd",
-            "errno",
-        ):
-            containers.write(f"{containers.tree}/usr/lib/python{version}/{name}.py", planted)
-    containers.write(f"{containers.tree}{DIRECTORY}/bare_containers/container/privileges.py", planted)
-    for options in ({}, {"command": ["/no/such"]}, {"user": "nobody"}, {"workdir": "/proc/self/fd/5"}):
-        containers.machine.module("container_process", containers.options("one", **options))
-    containers.converge()
-    for options in (
-        {"command": ["true"]},
-        {"command": ["/no/such"]},
-        {"command": ["true"], "user": "nobody"},
-    ):
-        containers.machine.module("nsenter_exec", {"name": containers.name("one"), **options})
-    assert containers.inside("ls -d /planted 2>/dev/null || :") == ""
-
-
-def test_the_interpreter_can_not_be_written_to_through_a_container(containers, eventually):
-    """The command is the launcher's own program, by /proc/self/exe (CVE-2019-5736), on a read-only mount.
-
-    While it runs nobody can write to it anyway (ETXTBSY), so it is asked how it is mounted.
-    """
-    look = (
-        "import os; print('read-only' if os.statvfs('/proc/self/exe').f_flag & 1 else 'writable', flush=True)"
-    )
-    containers.machine.shell(
-        f"cd {containers.tree}; mkdir -p lib64 usr/lib; ln -s usr/lib lib\n"
-        "cp -L /lib64/ld-linux-x86-64.so.2 lib64/"
-    )
-    containers.write(
-        f"{containers.tree}/bin/itself",
-        f"#!/proc/self/exe\n{look}\nimport time\ntime.sleep(1000)\n",
-    )
-    containers.machine.shell(f"chmod +x {containers.tree}/bin/itself")
-    volumes = ["/usr/lib:/usr/lib:ro"]
-    containers.converge(command=["/bin/itself"], volumes=volumes)
-    assert eventually(containers.log) == "read-only\n"
-    # Started by hand it is not: the test can fail.
-    assert containers.machine.run("/usr/bin/python3", "-c", look) == "writable\n"
-
-
 def test_the_examples_run(machine):
     machine.shell("mkdir -p /usr/local/lib; mount -t tmpfs tmpfs /usr/local/lib")
     source = Path(__file__).parents[2] / "plugins/modules/launcher.py"
