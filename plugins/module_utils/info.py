@@ -24,7 +24,7 @@ from .cgroup.systemd import Units
 from .container import facts as process_facts
 from .container.options import OPTIONS as PROCESS
 from .container.process import Process, Processes
-from .converge import Failure, Outcome, Resource, State, Step, converge
+from .converge import Failure, Outcome, Resource, State, Step, converge, sentence
 from .network import facts as network_facts
 from .network.container import ContainerNetwork
 from .network.declared import namespace_path
@@ -98,9 +98,9 @@ class _Container:
             self.tell(part, error)
 
     def tell(self, part: str, error: Failure | OSError) -> None:
-        sentence = f"{error.strerror or error}." if isinstance(error, OSError) else str(error)
-        if f"{part}: {sentence}" not in self.errors:
-            self.errors.append(f"{part}: {sentence}")
+        told = f"{part}: {sentence(error) if isinstance(error, OSError) else error}"
+        if told not in self.errors:
+            self.errors.append(told)
 
     def take(self, part: str, outcome: Outcome) -> None:
         """What the engine found out about a part of it, or about what it shares with others."""

@@ -59,6 +59,7 @@ EXAMPLES = r"""
 - name: Fail where one is not as declared
   ansible.builtin.assert:
     that: item.value.drift == [] and item.value.errors == []
+    quiet: true
     fail_msg: "{{ item.value.drift | map(attribute='changes') | flatten | join(', ') }}"
   loop: "{{ found.containers | dict2items }}"
   loop_control:
@@ -214,49 +215,99 @@ containers:
           returned: always
           type: bool
         controls:
-          description: The values of the control files that can be declared, by their kernel names; sizes are in bytes.
+          description:
+            - What the control files that have an option, and those declared by name, are set to, by their kernel names.
+            - Sizes are in bytes, times in microseconds. Without a limit the value is V(max). Block devices are given as V(MAJOR:MINOR).
+            - Files of a controller that is not enabled do not exist.
           returned: always
           type: dict
-          sample: {memory.max: 268435456, pids.max: 128, cpu.max: 100000 100000}
-        memory_current:
-          description: Memory in use, in bytes.
-          returned: when the memory controller is enabled
-          type: int
-          sample: 1228800
-        memory_peak:
-          description: The most memory that was ever in use, in bytes.
-          returned: when the memory controller is enabled, since Linux 5.19
-          type: int
-          sample: 2031616
-        memory_swap_current:
-          description: Swap space in use, in bytes.
-          returned: when the memory controller is enabled
-          type: int
-          sample: 0
-        pids_current:
-          description: The number of tasks.
-          returned: when the pids controller is enabled
-          type: int
-          sample: 1
-        pids_peak:
-          description: The most tasks that there ever were.
-          returned: when the pids controller is enabled, since Linux 6.1
-          type: int
-          sample: 3
-        memory_events:
-          description: How often memory limits were met (C(memory.events)).
-          returned: when the memory controller is enabled
+          sample:
+            cgroup.type: domain
+            cpu.max: {quota: 100000, period: 100000}
+            io.max: {"254:0": {rbps: 10485760, wiops: 100}}
+            memory.max: 268435456
+            memory.oom.group: false
+            pids.max: 128
+        cgroup_events:
+          description: Whether processes are in it or below, and whether all of them are frozen (C(cgroup.events)).
+          returned: always
           type: dict
-          sample: {low: 0, high: 0, max: 12, oom: 1, oom_kill: 1, oom_group_kill: 0}
+          sample: {populated: 1, frozen: 0}
+        cgroup_stat:
+          description: Number of cgroups below it, and of those that were removed and still hold memory (C(cgroup.stat)).
+          returned: always
+          type: dict
+          sample: {nr_descendants: 0, nr_dying_descendants: 0}
         cpu_stat:
           description: CPU time used, and time throttled, in microseconds (C(cpu.stat)).
           returned: always
           type: dict
           sample: {usage_usec: 104, user_usec: 64, system_usec: 40, nr_periods: 1, nr_throttled: 0, throttled_usec: 0}
+        io_stat:
+          description: Bytes and operations read, written and discarded, by block device (C(io.stat)).
+          returned: when the io controller is enabled
+          type: dict
+          sample: {"254:0": {rbytes: 90112, wbytes: 0, rios: 4, wios: 0, dbytes: 0, dios: 0}}
+        memory_current:
+          description: Memory in use, in bytes (C(memory.current)).
+          returned: when the memory controller is enabled
+          type: int
+          sample: 1048576
+        memory_peak:
+          description: The most memory that was ever in use, in bytes (C(memory.peak)).
+          returned: when the memory controller is enabled, since Linux 5.19
+          type: int
+          sample: 4194304
+        memory_stat:
+          description: What memory is used for, in bytes, and page faults (the main rows of C(memory.stat)).
+          returned: when the memory controller is enabled
+          type: dict
+          sample: {anon: 524288, file: 262144, kernel: 131072, sock: 0, shmem: 0, pgfault: 412, pgmajfault: 0}
+        memory_events:
+          description: How often memory limits were met here and below (C(memory.events)).
+          returned: when the memory controller is enabled
+          type: dict
+          sample: {low: 0, high: 0, max: 12, oom: 1, oom_kill: 1, oom_group_kill: 0}
+        memory_events_local:
+          description: How often memory limits were met here alone (C(memory.events.local)).
+          returned: when the memory controller is enabled
+          type: dict
+          sample: {low: 0, high: 0, max: 12, oom: 1, oom_kill: 1, oom_group_kill: 0}
+        memory_swap_current:
+          description: Swap space in use, in bytes (C(memory.swap.current)).
+          returned: when the memory controller is enabled
+          type: int
+          sample: 0
+        memory_swap_events:
+          description: How often swap limits were met (C(memory.swap.events)).
+          returned: when the memory controller is enabled
+          type: dict
+          sample: {high: 0, max: 0, fail: 0}
+        pids_current:
+          description: Number of tasks (C(pids.current)).
+          returned: when the pids controller is enabled
+          type: int
+          sample: 3
+        pids_peak:
+          description: The most tasks that there ever were (C(pids.peak)).
+          returned: when the pids controller is enabled, since Linux 6.1
+          type: int
+          sample: 5
+        pids_events:
+          description: How often the limit of tasks was met (C(pids.events)).
+          returned: when the pids controller is enabled
+          type: dict
+          sample: {max: 0}
         pressure:
-          description: Time lost waiting for C(cpu), C(io) and C(memory), as in RV(bare.containers.cgroup_v2#module:pressure).
+          description:
+            - Time lost waiting for C(cpu), C(io), C(irq) and C(memory), as far as the kernel tells (C(cpu.pressure) and so on). By C(some)
+              and C(full) of the processes, as percent of the last 10, 60 and 300 seconds, and as microseconds in all.
           returned: always
           type: dict
+          sample:
+            memory:
+              some: {avg10: 0.0, avg60: 0.0, avg300: 0.0, total: 0}
+              full: {avg10: 0.0, avg60: 0.0, avg300: 0.0, total: 0}
     network:
       description: Its network.
       returned: always
@@ -404,19 +455,16 @@ containers:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.converge import Failure
 from ..module_utils.info import OPTIONS, gather
-from ..module_utils.module import require_root
+from ..module_utils.module import failing, require_root
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=OPTIONS.argument_spec(), supports_check_mode=True)
-    try:
+    with failing(module):
         require_root()
         options = OPTIONS.normalise(module.params)
         containers = gather(options.get("name"), size=options["size"])
-    except (Failure, OSError) as failure:
-        module.fail_json(msg=str(failure))
     module.exit_json(changed=False, containers=containers)
 
 

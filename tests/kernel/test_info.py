@@ -307,6 +307,36 @@ def test_rules_are_those_for_it_with_what_they_have_counted(containers):
     assert sum(rule["packets"] for rule in rules if rule["chain"] == "output") == 1
 
 
+LIMITED = {
+    "item": {
+        "key": "gone",
+        "value": {
+            "state": "stopped",
+            "unit": "bare-gone.service",
+            "restarts": 2,
+            "last_exit": {"signal": "SIGKILL", "at": "2025-01-31T12:00:00Z", "result": "oom-kill"},
+            "declared": {"cgroup": {}},
+            "drift": [{"part": "cgroup", "changes": ["memory.max", "pids.max"], "needs": "live"}],
+            "errors": ["process: it is damaged."],
+            "process": None,
+            "network": None,
+            "cgroup": {
+                "controls": {
+                    "cpu.max": {"quota": 50000, "period": 100000},
+                    "memory.max": 64 * 2**20,
+                    "pids.max": "max",
+                },
+                "cpu_stat": {"usage_usec": 1500000, "nr_throttled": 3},
+                "memory_current": 32 * 2**20,
+                "memory_events": {"oom_kill": 1},
+                "pids_current": 3,
+            },
+        },
+    }
+}
+"""What this machine's cgroups can't show, in the form that container_info returns."""
+
+
 def test_the_examples_and_the_playbook_run(containers, told, tmp_path):
     """As a person runs them, with the names of these containers."""
     source = (ROOT / "plugins/modules/container_info.py").read_text()
@@ -315,6 +345,9 @@ def test_the_examples_and_the_playbook_run(containers, told, tmp_path):
         text = text.replace(name, containers.name(ours))
     tasks = yaml.safe_load(text)
     assert len(tasks) == 3
+    template = ROOT / "playbooks/templates/container.j2"
+    look = {"msg": f"{{{{ lookup('ansible.builtin.template', '{template}').splitlines() }}}}"}
+    tasks.append({"name": "Limits and an end", "ansible.builtin.debug": look, "vars": LIMITED})
     examples = tmp_path / "examples.yml"
     examples.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
     variables = {"ansible_python_interpreter": "/usr/bin/python3", "container": containers.name("web")}
@@ -331,7 +364,18 @@ def test_the_examples_and_the_playbook_run(containers, told, tmp_path):
         str(ROOT / "playbooks/inspect.yml"),
     )
     assert "changed=0" in said
-    (block,) = said.split("TASK [What there is]")[1:]
+    before, block = said.split("TASK [What there is]")
+    limits = before.split("TASK [Limits and an end]")[1]
+    for line in (
+        "gone is stopped, bare-gone.service, restarted 2 times",
+        "ended at 2025-01-31T12:00:00Z with SIGKILL",
+        "CPU 1.5 s used at 50000 us in each 100000, throttled 3 times",
+        "memory 32.0 MiB of 64.0 MiB, 1 killed when it ran out",
+        "tasks 3 of max",
+        "cgroup differs in memory.max, pids.max, set right in place",
+        "process: it is damaged.",
+    ):
+        assert f"- {line}\n" in limits.replace("'", "")
     lines = [line.strip() for line in block.splitlines() if line.strip().startswith("-")]
     assert lines[0].startswith(
         f"- {containers.name('web')} is started as PID {containers.pid('web')} since 20"
