@@ -37,6 +37,7 @@ RUN = Path("/run/bare-containers")
 PARTS = ("rootfs", "cgroup", "network", "process")
 NETWORK_UNIT = "bare-network.service"
 LOCK_TIMEOUT = 60.0
+_LOCKS = "lock"
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 
@@ -45,6 +46,8 @@ def container_name(value: str) -> str:
     """``value`` where it can name a container, and so a folder, a unit and a namespace. Raises ValueError."""
     if not _NAME.fullmatch(value):
         raise ValueError("up to 64 letters, digits, '_', '.' and '-', beginning with a letter or digit")
+    if value == _LOCKS:
+        raise ValueError(f"any other name: {RUN / _LOCKS} has the locks of all containers")
     if unit(value) == NETWORK_UNIT:
         raise ValueError(f"any other name: {NETWORK_UNIT} is the unit that rebuilds all networks at boot")
     return value
@@ -65,9 +68,9 @@ def lock(name: str) -> Iterator[None]:
     """Holds the container against other runs on this host. Raises Failure naming the holder after
     LOCK_TIMEOUT seconds."""
     try:
-        with file.lock(RUN / "lock" / name, timeout=LOCK_TIMEOUT):
+        with file.lock(RUN / _LOCKS / name, timeout=LOCK_TIMEOUT):
             yield
-        file.remove_empty(RUN / "lock", up_to=RUN.parent)
+        file.remove_empty(RUN / _LOCKS, up_to=RUN.parent)
     except file.Locked as held:
         holder = "another process" if held.pid is None else f"process {held.pid}"
         raise Failure(f"name: {name!r} is being changed by {holder}; nothing was changed.") from None

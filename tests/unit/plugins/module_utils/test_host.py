@@ -71,6 +71,12 @@ def test_no_container_has_the_unit_of_the_networks():
         host.container_name("network")
 
 
+def test_no_container_has_the_folder_of_the_locks():
+    with pytest.raises(ValueError, match="has the locks of all containers"):
+        host.container_name("lock")
+    assert host.container_name("locks") == "locks"
+
+
 @given(st.text())
 def test_a_name_stays_in_its_folder(text):
     try:
