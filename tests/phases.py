@@ -2,7 +2,8 @@
 
 Each argument is a lane; the targets in a lane run one after the other, the lanes at the same time. The log
 of a target is printed when it is over and stays in build/logs; the end is a summary with durations and with
-every test that was skipped. The exit code is 1 if any target failed; none keeps the others from running.
+every test that was skipped or has failed. The exit code is 1 if any target failed; none keeps the others
+from running.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pathlib import Path
 
 LOGS = Path("build/logs")
 
-SKIP = re.compile(r"^(?:SKIPPED \[\d+\]|WARNING: Skipping) .*$", re.MULTILINE)
-"""A skipped test as pytest tells it with -rs, and as ansible-test does."""
+NOTABLE = re.compile(r"(?:SKIPPED \[\d+\] |(?:FAILED|ERROR) \S+::|WARNING: Skipping ).*$", re.MULTILINE)
+"""A test that was skipped or has failed as pytest's summary tells it; one skipped as ansible-test does."""
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 printing = threading.Lock()
 
@@ -31,7 +34,7 @@ class Phase:
     name: str
     passed: bool
     seconds: float
-    skips: tuple[str, ...]
+    notable: tuple[str, ...]
 
 
 def run_lane(names: list[str]) -> list[Phase]:
@@ -49,7 +52,8 @@ def run(name: str) -> Phase:
         done = subprocess.run(make, stdin=null, stdout=output, stderr=subprocess.STDOUT, check=False)
     seconds = time.monotonic() - start
     text = log.read_text(encoding="utf-8", errors="replace")
-    phase = Phase(name, done.returncode == 0, seconds, tuple(dict.fromkeys(SKIP.findall(text))))
+    notable = tuple(dict.fromkeys(NOTABLE.findall(COLOUR.sub("", text))))
+    phase = Phase(name, done.returncode == 0, seconds, notable)
     say(f"--- {name}: what it said ({log})\n{text}--- {name} has {verdict(phase)}")
     return phase
 
@@ -75,8 +79,8 @@ def main() -> int:
             os._exit(130)  # the terminal has told the phases as well; none is to start after them
     total = Phase("all", all(phase.passed for phase in phases), time.monotonic() - start, ())
     for phase in phases:
-        for skip in phase.skips:
-            say(f"{phase.name}: {skip}")
+        for line in phase.notable:
+            say(f"{phase.name}: {line}")
     for phase in [*phases, total]:
         say(f"{phase.name:<12}{verdict(phase)}")
     return 0 if total.passed else 1
