@@ -41,8 +41,7 @@ def test_a_pid_1_without_a_handler_ignores_term_and_dies_of_kill_with_all_its_pr
     )
 
 
-def test_with_a_restart_policy_it_comes_back_by_itself(host, play, container, eventually):
-    play("containers.yml")
+def test_with_a_restart_policy_it_comes_back_by_itself(host, container, eventually):
     for name in ("web", "stubborn", "worker"):
         pid = container(name).pid
         host.check_output("kill -KILL %s", pid)

@@ -98,6 +98,7 @@ def test_teardown_again_changes_nothing(play, torn_down):
 def test_the_commands_replayed_make_the_same_host(host, ssh, play, container, torn_down, eventually):
     # From an empty store, so that its commands are among those returned.
     play("../../playbooks/teardown.yml", containers_store="absent")
+    assert not host.file("/var/lib/bare-containers").exists
     converged = play()
     served = "curl --silent --fail --max-time 20 http://203.0.113.1:8080/"
     assert host.check_output(served) == "hello from web.example"
@@ -110,8 +111,3 @@ def test_the_commands_replayed_make_the_same_host(host, ssh, play, container, to
     eventually(lambda: host.run(served).stdout.strip() == "hello from web.example")
     assert kernel_state(host, container) == state
     assert play().changed == []
-
-
-def test_the_store_goes_when_asked(host, play):
-    play("../../playbooks/teardown.yml", containers_store="absent")
-    assert not host.file("/var/lib/bare-containers").exists
