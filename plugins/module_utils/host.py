@@ -76,6 +76,15 @@ def lock(name: str) -> Iterator[None]:
         raise Failure(f"name: {name!r} is being changed by {holder}; nothing was changed.") from None
 
 
+def sweep_locks() -> None:
+    """Removes the files of locks that nobody holds, as a run that was killed leaves them. Raises OSError."""
+    folder = RUN / _LOCKS
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        with contextlib.suppress(file.Locked), file.lock(folder / name, timeout=0):
+            continue
+    file.remove_empty(folder, up_to=RUN.parent)
+
+
 class Declaration:
     """One part of a container as it was last declared, in normal form: what a later run compares with.
 

@@ -56,6 +56,8 @@ def run_module(
         outcomes = converge(
             build(entries), check=module.check_mode, workers=workers, refresh=refresh, lock=host.lock
         )
+        if not module.check_mode and any(outcome.changed for outcome in outcomes):
+            host.sweep_locks()
     result = describe(outcomes, batch=module.params["batch"] is not None)
     finish = module.fail_json if "msg" in result else module.exit_json
     finish(**result)

@@ -201,6 +201,20 @@ def test_the_holder_of_a_lock_is_named(root, monkeypatch):
     )
 
 
+def test_locks_that_nobody_holds_are_swept(root):
+    host.sweep_locks()
+    folder = host.RUN / "lock"
+    folder.mkdir(parents=True)
+    (folder / "of-a-killed-run").touch()
+    with host.lock("web"):
+        host.sweep_locks()
+        assert os.listdir(folder) == ["web"]
+    folder.mkdir(parents=True)
+    (folder / "of-a-killed-run").touch()
+    host.sweep_locks()
+    assert not host.RUN.exists()
+
+
 def test_the_containers_of_which_there_is_anything(root):
     assert host.names() == []
     (host.STATE / "containers/web").mkdir(parents=True)
