@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -105,6 +107,29 @@ class Machine:
         result: dict[str, Any] = json.loads(done.stdout)
         return result
 
+    def module_killed_after(
+        self, seconds: float, name: str, arguments: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Runs a module and ends it by SIGKILL when it takes longer: then None, else its result.
+
+        Just the module: what it has started is for the kernel to end, or to be found by the next run.
+        """
+        # A file, as what it has started may hold a pipe open for longer than it lives.
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(self.module_command(name), stdin=subprocess.PIPE, stdout=output)
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(arguments).encode())
+            process.stdin.close()
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return None
+            output.seek(0)
+            result: dict[str, Any] = json.load(output)
+            return result
+
 
 _SET_UP = """
 mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && ip link set lo up && echo ready && exec cat
@@ -153,7 +178,7 @@ class Containers:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._cgroups = Path(_find_cgroup2()) / "bare"
+        self.cgroups = Path(_find_cgroup2()) / "bare"
         self._names: set[str] = set()
         machine.shell(_PREPARE.format(tree=self.tree))
         assert not machine.module("launcher", {}).get("failed")
@@ -183,7 +208,7 @@ class Containers:
 
     def cgroup(self, name: str) -> Path:
         """Where the container's cgroup is unless declared."""
-        return self._cgroups / self.name(name)
+        return self.cgroups / self.name(name)
 
     def options(self, name: str, **options: Any) -> dict[str, Any]:
         """A declaration with what every one takes."""
@@ -250,12 +275,12 @@ class Containers:
             state = self.state(name.partition("-")[2])
             if state and _start_time(state["pid"]) == state["start_time"]:
                 os.kill(state["pid"], signal.SIGKILL)
-            directory = self._cgroups / name
+            directory = self.cgroups / name
             if directory.exists():
                 eventually(lambda directory=directory: not (directory / "cgroup.procs").read_text())
                 directory.rmdir()
         with contextlib.suppress(OSError):
-            self._cgroups.rmdir()
+            self.cgroups.rmdir()
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
@@ -298,6 +323,28 @@ def containers(machine: Machine) -> Iterator[Containers]:
     made = Containers(machine)
     yield made
     made.end()
+
+
+class Instants:
+    """Random instants at which to kill what takes a while."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def within(self, begin: float, end: float, count: int = 20) -> list[float]:
+        """So many seconds, in no order: one anywhere in each of as many equal parts of the time."""
+        part = (end - begin) / count
+        chosen = [begin + (number + self._chance.random()) * part for number in range(count)]
+        self._chance.shuffle(chosen)
+        return chosen
+
+
+@pytest.fixture
+def instants() -> Instants:
+    """Others in every run; a test that fails says how to have the same again."""
+    seed = os.environ.get("TEST_SEED") or str(random.randrange(10**9))
+    print(f"The same instants again: TEST_SEED={seed}")
+    return Instants(random.Random(seed))
 
 
 @pytest.fixture(name="eventually")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import random
 import re
 import subprocess
 import time
@@ -523,39 +522,28 @@ def test_boot_scripts_on_a_running_host_disturb_nothing(machine: Any) -> None:
     assert not converge(machine, ALL)["changed"]
 
 
-def test_killed_at_any_instant_the_next_run_converges(new_machine: Callable[[], Any]) -> None:
+def test_killed_at_any_instant_the_next_run_converges(new_machine: Callable[[], Any], instants: Any) -> None:
     machine, new = new_machine(), new_machine()
     empty = snapshot(machine)
     begun = time.monotonic()
     converge(new, ALL)
     took = time.monotonic() - begun
     wanted = alike(snapshot(new))
-    seed = random.randrange(10**9)
-    chance = random.Random(seed)
     changed_at_all = set()
-    for number in range(20):
+    # Most of the time goes by before the first change.
+    for number, seconds in enumerate(instants.within(took * 0.3, took)):
         target = ALL if number % 2 == 0 else NOTHING
-        process = subprocess.Popen(
-            machine.module_command("netns_veth"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(target))
-        process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # Most of the time goes by before the first change.
-            process.wait(chance.uniform(took * 0.3, took))
-        process.kill()
-        process.wait()
+        machine.module_killed_after(seconds, "netns_veth", target)
         changed_at_all.add(len(machine.shell("ip -o link; ls /run/netns 2> /dev/null || true").splitlines()))
         converge(machine, target)
         if target is ALL:
-            assert alike(snapshot(machine)) == wanted, f"seed {seed}, number {number}"
+            assert alike(snapshot(machine)) == wanted, f"number {number}"
         else:
             left = snapshot(machine)
             # As ip-netns(8) leaves it, when killed after the last name and before the directory of names.
             left["lists"] = [line for line in left["lists"] if line not in ("/run/netns", "mount /run/netns")]
-            assert left == empty, f"seed {seed}, number {number}"
-    assert len(changed_at_all) > 2, f"seed {seed}: no run was killed half-way"
+            assert left == empty, f"number {number}"
+    assert len(changed_at_all) > 2, "no run was killed half-way"
 
 
 def test_thirty_containers_in_one_task(machine: Any, python: str) -> None:
