@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import select
 import signal
 import subprocess
@@ -765,44 +764,6 @@ class TestBadInput:
         assert "bare.containers.launcher" in message
         assert message.endswith("nothing was changed.")
         containers.converge(check=True)
-
-
-@pytest.mark.parametrize("round_", range(20))
-def test_killed_at_any_point_the_next_run_converges(containers, eventually, round_):
-    options = containers.options("one", command=["sh", "-c", "echo started; exec sleep 1000"])
-    command = containers.machine.module_command("container_process")
-    wait = random.Random(round_).uniform(0.1, 0.45)
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    process.stdin.write(json.dumps(options).encode())
-    process.stdin.close()
-    try:
-        process.wait(wait)
-    except subprocess.TimeoutExpired:
-        # Just the module: its launcher, if it has come to that, is the kernel's to end.
-        process.kill()
-        process.wait()
-    result = containers.converge(command=options["command"])
-    pid = containers.pid()
-    assert result["pid"] == pid
-    assert not containers.converge(command=options["command"])["changed"]
-    # Just one container, and in its cgroup.
-    assert (containers.cgroup("one") / "cgroup.procs").read_text().split() == [str(pid)]
-    containers.converge(state="absent")
-    assert not containers.cgroup("one").exists()
-    assert processes_with(containers.name("one")) == []
-
-
-def processes_with(word):
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if word.encode() in entry.read_bytes():
-                found.append(entry.parent.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
 
 
 def test_the_examples_run(containers):

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -154,19 +152,6 @@ def test_a_timeout_kills_all_that_was_started(containers):
     message = containers.execute(command=["sh", "-c", script], timeout=1, fails=True)["msg"]
     assert time.monotonic() - began < 30
     assert "timeout" in message
-    eventually(lambda: procs(containers) == [str(containers.pid())])
-
-
-def test_killed_itself_it_takes_the_command_along(containers):
-    arguments = {"name": containers.name("one"), "command": ["sleep", "1001"]}
-    process = subprocess.Popen(
-        containers.machine.module_command("nsenter_exec"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
-    process.stdin.write(json.dumps(arguments).encode())
-    process.stdin.close()
-    eventually(lambda: len(procs(containers)) == 2)
-    process.kill()
-    process.wait()
     eventually(lambda: procs(containers) == [str(containers.pid())])
 
 

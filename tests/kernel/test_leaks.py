@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -136,6 +137,99 @@ def test_a_hundred_containers_and_fifty_killed_runs_leave_nothing(host: Host, in
     gone = declared(range(1, COUNT + 1), absent=True, rootfs_fetch={"gc": True})
     assert host.converge(fleet.tasks(*gone))
     host.see(empty)
+
+
+MAPPED = ["0:100000:65536"]
+STATES = {
+    "cgroup_v2": [
+        {
+            "manager": "cgroupfs",
+            "parent": "bare/deeper",
+            "controls": {"cgroup.max.depth": 3},
+            "state": "frozen",
+        },
+        {"manager": "cgroupfs", "controls": {"cgroup.max.depth": 4}},
+        {"manager": "cgroupfs", "state": "absent"},
+    ],
+    "container_process": [
+        {"rootfs": "/var/lib/tree", "command": ["sleep", "1001"], "stop_timeout": 0},
+        {"rootfs": "/var/lib/tree", "command": ["sleep", "1002"], "stop_timeout": 0, "uidmap": MAPPED},
+        {"state": "absent"},
+    ],
+}
+"""For each module declarations that follow one another; the others have tests of their own."""
+
+SWEEP = """
+if cd /run/bare-containers/lock 2> /dev/null; then
+    rm -f *; cd ../..; rmdir --ignore-fail-on-non-empty -p bare-containers/lock
+fi
+"""
+
+
+class TestKilled:
+    """SIGKILL for a module, at instants all over the time that it takes."""
+
+    @pytest.mark.parametrize("module", STATES)
+    def test_the_next_run_converges(self, host: Host, instants: Any, module: str) -> None:
+        tasks = [(module, {"name": host.containers.name("one"), **state}) for state in STATES[module]]
+        wanted, took = [], []
+        for task in tasks:
+            began = time.monotonic()
+            assert host.converge([task])
+            took.append(time.monotonic() - began)
+            wanted.append(host.census())
+        changed = set()
+        for number, seconds in enumerate(instants.within(0, max(took))):
+            at = number % len(tasks)
+            host.machine.module_killed_after(seconds, *tasks[at])
+            changed.add(host.converge([tasks[at]]))
+            assert not host.converge([tasks[at]])
+            # A lock's file goes with the next run that changes something, which this one need not.
+            host.machine.shell(SWEEP)
+            host.see(wanted[at])
+        assert changed == {True, False}
+
+    def test_a_command_ends_with_its_module(self, host: Host, instants: Any) -> None:
+        host.containers.converge()
+        host.containers.execute(command=["true"])
+        before = host.census()
+        began = time.monotonic()
+        host.containers.execute(command=["true"])
+        took = time.monotonic() - began
+        task = ("nsenter_exec", {"name": host.containers.name("one"), "command": ["sleep", "1001"]})
+        for seconds in instants.within(0, took * 1.5):
+            assert host.machine.module_killed_after(seconds, *task) is None
+            host.see(before)
+
+    @pytest.mark.parametrize("module", ["container_process", "nsenter_exec"])
+    def test_a_launcher_just_begun_does_not_outlive_its_module(self, host: Host, module: str) -> None:
+        """Before it could see to that itself: an interpreter takes a while to start."""
+        if module == "nsenter_exec":
+            host.containers.converge()
+        before = host.census()
+        words = host.machine.module_command(module)
+        script = words.index("-c") + 1
+        words[script] = KILL_ONCE_STARTED + words[script]
+        arguments = json.dumps(host.containers.options("one", command=["sleep", "1001"]))
+        if module == "nsenter_exec":
+            arguments = json.dumps({"name": host.containers.name("one"), "command": ["sleep", "1001"]})
+        killed = subprocess.run(words, input=arguments, text=True, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        host.eventually(lambda: not any("launch" in line for line in host.census()["processes"]))
+        assert census.difference(before, host.census()).keys() <= {"files"}
+
+
+KILL_ONCE_STARTED = """
+import os, subprocess
+
+class Popen(subprocess.Popen):
+    def __init__(self, words, **options):
+        super().__init__(words, **options)
+        if "bare-containers/launch" in words[0]:
+            os.kill(os.getpid(), 9)
+
+subprocess.Popen = Popen
+"""
 
 
 # What a census sees, each with the kinds of things that something of it comes in.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import shlex
 import signal
 import subprocess
@@ -790,7 +789,9 @@ def run_until(machine: Machine, number: int, arguments: dict[str, Any]) -> subpr
 
 
 @pytest.mark.parametrize("source", ["busybox", "path"])
-def test_killed_at_any_moment_the_next_run_converges(machine: Machine, image: Path, source: str) -> None:
+def test_killed_at_any_moment_the_next_run_converges(
+    machine: Machine, image: Path, instants: Any, source: str
+) -> None:
     machine.shell("mkdir /run/source/many; for i in $(seq 30); do echo $i > /run/source/many/$i; done")
     pack(machine, str(image), compress="gzip -n")
     declared = {"name": "web", **({"busybox": True} if source == "busybox" else {"path": str(image)})}
@@ -803,8 +804,8 @@ def test_killed_at_any_moment_the_next_run_converges(machine: Machine, image: Pa
     fetch(machine, **absent)
     assert changes > 100
     # Most of them unpack; what comes before and after that is tried step by step.
-    moments = {*range(1, 4), *range(changes - 4, changes + 1), *random.sample(range(4, changes - 4), 12)}
-    for moment in sorted(moments):
+    between = map(int, instants.within(4, changes - 4, 12))
+    for moment in (*range(1, 4), *between, *range(changes - 4, changes + 1)):
         killed = run_until(machine, moment, declared)
         assert killed.returncode == -signal.SIGKILL, (moment, killed)
         for layer in machine.shell(f"ls -d {STORE}/layers/*/tree 2>/dev/null || true").split():

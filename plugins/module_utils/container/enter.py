@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NAMESPACES = ("user", "mnt", "uts", "ipc", "net", "cgroup", "pid", "time")
+_VERDICTS = 1
 _REPORT = 3
 _SENTENCE = 3000
 _KILL = 9
@@ -38,7 +39,7 @@ def run(descriptor: int) -> int:
     It is a list of {name, args, env, user, cwd, timeout, stdio}. ``stdio`` are three descriptors of ours;
     ``user``, ``cwd`` and ``timeout`` (seconds) may be null.
     """
-    process.die_with_parent()
+    _end_with_asker()
     with open(descriptor, encoding="utf-8") as file:
         requests = bundle.parse_json(file.read())
     for number, request in enumerate(requests):
@@ -48,10 +49,17 @@ def run(descriptor: int) -> int:
     return 0
 
 
+def _end_with_asker() -> None:
+    """Ends when the module does, or where it has done so before we could see to that."""
+    process.die_with_parent()
+    if not process.is_read(_VERDICTS):
+        os._exit(FAILED)
+
+
 def _attend(number: int, request: dict[str, Any]) -> None:
     """The attendant's whole life. Never returns."""
     try:
-        process.die_with_parent()
+        _end_with_asker()
         line = _Visit(request).result()
     except Refused as refused:
         line = f"failed {refused}"
@@ -61,7 +69,7 @@ def _attend(number: int, request: dict[str, Any]) -> None:
         line = f"failed {type(error).__name__}: {error}"
     try:
         text = line.replace("\n", " ").encode("utf-8", "backslashreplace")[:_SENTENCE]
-        os.write(1, b"%d %b\n" % (number, text))
+        os.write(_VERDICTS, b"%d %b\n" % (number, text))
     finally:
         os._exit(0)
 

@@ -43,6 +43,7 @@ usage: launch start [--console-socket PATH] NAME...
 _BARRIER_SECONDS = 30
 _MESSAGE_SIZE = 8192
 _SIGKILL = 9
+_COMPLAINTS = 2
 
 _DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 """What of a cgroup a user is given together with its directory (cgroup-v2, "Model of Delegation")."""
@@ -72,6 +73,8 @@ def start(names: list[str], *, console_socket: str | None = None) -> int:
     """
     # When the one who asked is gone, so is the wish: it may have been replaced by another by now.
     process.die_with_parent()
+    if not process.is_read(_COMPLAINTS):
+        return FAILED
     waiting, status = list(names), 0
     underway: list[_Start] = []
     while waiting or underway:

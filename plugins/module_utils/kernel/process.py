@@ -73,6 +73,13 @@ def die_with_parent() -> None:
     call("prctl", _PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
+def is_read(descriptor: int) -> bool:
+    """Whether what is written there may be read: of a pipe, that its other end is open (poll(2), POLLERR)."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return not poll.poll(0)
+
+
 def forbid_tracing() -> None:
     """Shuts others out of our /proc entries and memory until the next exec (PR_SET_DUMPABLE)."""
     call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
