@@ -43,8 +43,16 @@ _EXEC = b"\n"
 _MAXIMUM = 4096
 
 
+def one_line(text: str) -> str:
+    """``text`` with an escape for every character that is not printable: a config may name any."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 class Refused(Exception):
-    """One sentence without its end: what can't be done, for the user to read."""
+    """One sentence without its end, in one line: what can't be done, for the user to read."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(one_line(sentence))
 
 
 class Report:
@@ -78,7 +86,7 @@ class Report:
             text = f"{error.errno} {self.step}{where}"
         else:
             text = f"0 {self.step}: {type(error).__name__}: {error}"
-        os.write(self.writer, text.encode("utf-8", "backslashreplace")[:_MAXIMUM])
+        os.write(self.writer, one_line(text).encode("utf-8", "backslashreplace")[:_MAXIMUM])
 
     def outcome(self) -> str | None:
         """Waits for exec or failure; None for exec, else what went wrong. Call it in the parent, once."""
@@ -94,7 +102,7 @@ class Report:
             return None
         if not told:
             return "it was killed while being set up"
-        number, _blank, step = told.lstrip(_EXEC).decode().partition(" ")
+        number, _blank, step = told.lstrip(_EXEC).decode("utf-8", "replace").partition(" ")
         return f"{step}: {os.strerror(int(number))}" if int(number) else step
 
 

@@ -9,6 +9,9 @@ out.
 
 from __future__ import annotations
 
+import resource
+
+from ..kernel import capability, seccomp
 from .bundle import Refused
 from .mount_options import MountOptions
 
@@ -139,7 +142,11 @@ HONOURED: Shape = {
     },
 }
 
-_ACCEPTED: Any = {str: "a text without NUL characters", bool: "true or false", dict: "an object"}
+_ACCEPTED: Any = {
+    str: "a text without NUL characters and halves of a surrogate pair",
+    bool: "true or false",
+    dict: "an object",
+}
 
 _IPC_SYSCTLS = (
     "kernel.msgmax",
@@ -153,6 +160,8 @@ _IPC_SYSCTLS = (
 )
 """The kernel's settings that belong to an IPC namespace (ipc_namespaces(7)), beside ``fs.mqueue.*``."""
 
+_LAST_LIMIT = (1 << 63) - 1
+_UNLIMITED = (1 << 64) - 1
 _IN_A_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -169,6 +178,16 @@ def check(config: Any) -> None:
         _check_sysctl(key, value, [entry["type"] for entry in config["linux"]["namespaces"]])
     for device in config["linux"].get("devices", []):
         _check_device(device)
+    flags = config["linux"].get("seccomp", {}).get("flags", [])
+    _check_shape(flags, [tuple(seccomp.FLAGS)], "linux.seccomp.flags")
+    for rule in config["linux"].get("resources", {}).get("devices", []):
+        if not set(rule.get("access", "")) <= set("rwm"):
+            raise Refused(f"linux.resources.devices: access {rule['access']!r} is not of the letters rwm")
+    for point, hooks in config.get("hooks", {}).items():
+        for hook in hooks:
+            _check_hook(hook, point)
+    if "cgroupsPath" in config["linux"]:
+        _check_cgroup(config["linux"]["cgroupsPath"])
 
 
 def new_namespaces(config: dict[str, Any]) -> list[str]:
@@ -202,8 +221,13 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
         whole = isinstance(value, int) and not isinstance(value, bool) and value in shape
         _expect(whole, where, f"a whole number from {shape.start} to {shape.stop - 1}")
     else:
-        sound = isinstance(value, shape) and not (shape is str and "\0" in value)
+        sound = isinstance(value, shape) and not (shape is str and not _is_text(value))
         _expect(sound, where, _ACCEPTED[shape])
+
+
+def _is_text(value: str) -> bool:
+    """Whether the kernel can be given it: JSON may have halves of a surrogate pair too."""
+    return "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def _check_object(value: Any, shape: dict[str, Any], where: str) -> None:
@@ -254,11 +278,24 @@ def _check_process(config: dict[str, Any]) -> None:
         if "=" not in entry[1:]:
             raise Refused(f"process.env: {entry!r} is not NAME=VALUE")
     for limit in process.get("rlimits", []):
-        if limit["soft"] > limit["hard"]:
-            raise Refused(f"process.rlimits: the soft limit of {limit['type']} is above the hard one")
+        _check_limit(limit)
+    for names in process.get("capabilities", {}).values():
+        for name in names:
+            if name not in capability.NAMES:
+                raise Refused(f"process.capabilities: {name!r} is no capability, as CAP_CHOWN")
     flags = process.get("scheduler", {}).get("flags", [])
     if "SCHED_FLAG_RESET_ON_FORK" in flags and "user" in new_namespaces(config):
         raise Refused("process.scheduler.flags: SCHED_FLAG_RESET_ON_FORK does not go with a user namespace")
+
+
+def _check_limit(limit: dict[str, Any]) -> None:
+    if not (limit["type"].startswith("RLIMIT_") and hasattr(resource, limit["type"])):
+        raise Refused(f"process.rlimits: {limit['type']!r} is no limit of a resource, as RLIMIT_NOFILE")
+    for number in (limit["soft"], limit["hard"]):
+        if _LAST_LIMIT < number != _UNLIMITED:
+            raise Refused(f"process.rlimits: {number} is not up to {_LAST_LIMIT} nor, for none, {_UNLIMITED}")
+    if limit["soft"] > limit["hard"]:
+        raise Refused(f"process.rlimits: the soft limit of {limit['type']} is above the hard one")
 
 
 def _check_mount(mount: dict[str, Any], number: int) -> None:
@@ -296,3 +333,18 @@ def _check_device(device: dict[str, Any]) -> None:
         raise Refused(f"linux.devices: {device['path']!r} is not in /dev")
     if device["type"] != "p" and not {"major", "minor"} <= device.keys():
         raise Refused(f"linux.devices: {device['path']} has no major and minor number")
+
+
+def _check_hook(hook: dict[str, Any], point: str) -> None:
+    if not hook["path"].startswith("/"):
+        raise Refused(f"hooks.{point}: {hook['path']!r} is no absolute path")
+    for entry in hook.get("env", []):
+        if "=" not in entry[1:]:
+            raise Refused(f"hooks.{point}: {entry!r} in env is not NAME=VALUE")
+
+
+def _check_cgroup(place: str) -> None:
+    """One below the root of the hierarchy: the root is the host's own, and what limits it limits all."""
+    first, *names = place.split("/")
+    if first or not names or not all(names) or {".", ".."} & set(names):
+        raise Refused(f"linux.cgroupsPath: {place!r} is no path of a cgroup below the root, as /bare/web")

@@ -68,7 +68,7 @@ def _attend(number: int, request: dict[str, Any]) -> None:
     except BaseException as error:
         line = f"failed {type(error).__name__}: {error}"
     try:
-        text = line.replace("\n", " ").encode("utf-8", "backslashreplace")[:_SENTENCE]
+        text = bundle.one_line(line).encode("utf-8", "backslashreplace")[:_SENTENCE]
         os.write(_VERDICTS, b"%d %b\n" % (number, text))
     finally:
         os._exit(0)

@@ -152,7 +152,7 @@ class _Start:
         self._config: dict[str, Any] = {}
         self._report = Report()
         self._held: list[int] = []
-        self._made_cgroup: str | None = None
+        self._made_cgroups: list[str] = []
 
     def begin(self, *, log: bool) -> None:
         """Forks the container's first process and records it; what becomes of it is for finish() to see."""
@@ -165,7 +165,7 @@ class _Start:
             self._config = bundle.parse_json(text)
             configuration.check(self._config)
             self._fork(text, self._prepare(self._config, log))
-        except (OSError, ValueError, Refused) as error:
+        except Exception as error:
             self._report.failed(error)
 
     def finish(self) -> str | None:
@@ -233,9 +233,11 @@ class _Start:
         if top is None:
             raise Refused("cgroup: no cgroup2 file system is mounted on this host")
         place = top + (declared or bundle.cgroup_of("self"))
-        if not os.path.isdir(place):
-            os.makedirs(place)
-            self._made_cgroup = place
+        missing = place
+        while not os.path.isdir(missing):
+            self._made_cgroups.append(missing)
+            missing = os.path.dirname(missing)
+        os.makedirs(place, exist_ok=True)
         cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         rules = self._config["linux"].get("resources", {}).get("devices")
         if rules and declared is not None:
@@ -274,9 +276,9 @@ class _Start:
     def _poststart(self) -> str | None:
         try:
             hooks.run(self._config, "poststart", self._state("running"))
-        except Refused as refused:
+        except (OSError, Refused) as error:
             process.send_signal(os.pidfd_open(self.pid), _SIGKILL)
-            return str(refused)
+            return str(error)
         return None
 
     def _state(self, status: str) -> str:
@@ -286,8 +288,12 @@ class _Start:
         if self.pid:
             os.waitpid(self.pid, 0)
             bundle.forget_run(self._run)
-        if self._made_cgroup:
-            os.rmdir(self._made_cgroup)
+        for place in self._made_cgroups:
+            try:
+                os.rmdir(place)
+            except OSError:
+                # Not made, or another container is in one above ours by now.
+                continue
 
 
 def _open_log(name: str) -> int:

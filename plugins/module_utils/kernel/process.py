@@ -12,6 +12,7 @@ import select
 from .syscall import call
 
 _SIGKILL = 9
+_LONGEST_WAIT = (1 << 31) - 1
 _SIGNALS = 64
 _SIG_SETMASK = 2
 _SIGNAL_SET_SIZE = 128
@@ -65,7 +66,7 @@ def wait_for_end(pidfd: int, seconds: float) -> bool:
     """Whether the process ends within that time; it need not be a child. Raises OSError."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(0, int(seconds * 1000))))
+    return bool(poll.poll(min(max(0, int(seconds * 1000)), _LONGEST_WAIT)))
 
 
 def die_with_parent() -> None:

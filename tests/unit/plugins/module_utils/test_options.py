@@ -3,8 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
+
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.bare.containers.plugins.module_utils.cgroup import options as cgroup
+from ansible_collections.bare.containers.plugins.module_utils.container import execution
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
 from ansible_collections.bare.containers.plugins.module_utils.options import (
     Option,
@@ -189,3 +193,53 @@ def test_unique():
         unique([*entries, {"name": "e", "publish": ["82:82", "81:81"]}], "publish")
     with pytest.raises(Failure, match=r"^name: 'a' is declared twice, "):
         unique([*entries, {"name": "a"}], "name")
+
+
+TABLES = {"cgroup_v2": cgroup.OPTIONS, "nsenter_exec": execution.OPTIONS}
+
+TEXTS = st.text(max_size=20) | st.sampled_from(
+    [
+        "max",
+        "-1",
+        "1e9",
+        "0x10",
+        "8:0",
+        "8:0 rbps=1M",
+        "default 100",
+        "/dev/null",
+        "/a/../b",
+        "1.5",
+        "٣",
+        "a\nb",
+        "\0",
+    ]
+)
+NUMBERS = st.integers(-(2**70), 2**70)
+DATA = st.none() | st.booleans() | NUMBERS | st.floats() | TEXTS
+ITEMS = st.dictionaries(TEXTS, DATA | st.lists(DATA, max_size=2) | st.dictionaries(TEXTS, DATA, max_size=2))
+VALUES = {
+    "str": TEXTS,
+    "int": NUMBERS,
+    "bool": st.booleans(),
+    "list": st.lists(TEXTS, max_size=3),
+    "dict": ITEMS,
+    "raw": DATA.filter(lambda value: value is not None) | st.lists(DATA, max_size=2) | ITEMS,
+}
+"""What Ansible's check of types leaves of a value, by the type of its option."""
+
+
+@pytest.mark.parametrize("module", TABLES)
+@given(st.data())
+def test_whatever_is_declared_has_a_normal_form_or_one_sentence(module, data):
+    option = data.draw(st.sampled_from(TABLES[module].options))
+    value = data.draw(VALUES[option.type])
+    try:
+        normal = option.normal(value)
+    except Failure as failure:
+        told = str(failure)
+        assert told.startswith(f"{option.name}: ")
+        assert told.endswith("nothing was changed.")
+        assert told.isprintable(), told
+    else:
+        # As it is kept on the host, and compared with when it is read again.
+        assert json.loads(json.dumps(normal)) == normal

@@ -29,6 +29,13 @@ def test_what_is_not_json_is_refused(text):
         bundle.parse_json(text)
 
 
+@given(st.text())
+def test_whatever_is_told_is_one_line(text):
+    line = bundle.one_line(text)
+    assert len((line + "x").splitlines()) == 1
+    assert line == text or not text.isprintable()
+
+
 def told(act):
     report = Report()
     child = os.fork()
@@ -136,3 +143,7 @@ def test_home_is_the_account_s_unless_given():
     account = privileges.Account(1, 1, [], "/home/x")
     assert privileges.environment_of(["A=b=c", "A=d"], account) == {"A": "d", "HOME": "/home/x"}
     assert privileges.environment_of(["HOME=/y"], account) == {"HOME": "/y"}
+
+
+def test_a_sentence_cut_off_within_a_character_is_told():
+    assert told(lambda report: report.failed(Refused("é" * 5000))).startswith("éé")

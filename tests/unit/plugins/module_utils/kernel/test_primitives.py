@@ -72,6 +72,7 @@ def test_a_process_is_its_pid_and_its_start(sleeper):
     assert not process.wait_for_end(descriptor, 0.01)
     process.send_signal(descriptor, 9)
     assert process.wait_for_end(descriptor, 30)
+    assert process.wait_for_end(descriptor, 1 << 40)
     # It is a zombie until its parent has waited for it: it runs no more.
     assert process.start_time(sleeper.pid) is None
     assert process.open_process(sleeper.pid, started) is None
