@@ -67,7 +67,11 @@ class _Process:
         self.cgroup = groups[0][len("0::") :]
         command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
         self.label = f"{self.cgroup} {command}"
-        targets = [os.readlink(entry / "fd" / number) for number in os.listdir(entry / "fd")]
+        self._entry = entry
+
+    def read_descriptors(self) -> None:
+        folder = self._entry / "fd"
+        targets = [os.readlink(folder / number) for number in os.listdir(folder)]
         self.descriptors = [f"{self.label}: {_NUMBER.sub('', target)}" for target in targets]
         self.links = [*self.namespaces.values(), *targets]
 
@@ -78,13 +82,15 @@ def _processes(holder: Path, cgroups: Path) -> Iterator[_Process]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             process = _Process(entry)
+            if not own & set(process.namespaces.values()) and not _is_own(process.cgroup, cgroups):
+                continue
+            process.read_descriptors()
         except (FileNotFoundError, ProcessLookupError):
             continue
         except PermissionError:
             # It has privileges that we have not, as no process that we start.
             continue
-        if own & set(process.namespaces.values()) or _is_own(process.cgroup, cgroups):
-            yield process
+        yield process
 
 
 def _is_own(cgroup: str, cgroups: Path) -> bool:
