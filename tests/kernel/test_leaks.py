@@ -244,7 +244,7 @@ PLANTED = {
     ),
     "a link": ("ip link add left type bridge", "ip link delete left", {"links"}),
     "a rule": ("nft add table inet left", "nft delete table inet left", {"rules"}),
-    "a cgroup": ("mkdir $cgroups/left", "rmdir $cgroups/left", {"cgroups"}),
+    "a cgroup": ("mkdir $cgroups/$left", "rmdir $cgroups/$left", {"cgroups"}),
     "a file": (
         "mkdir -p /var/lib/bare-containers; touch /var/lib/bare-containers/left",
         "rm -r /var/lib/bare-containers",
@@ -260,7 +260,9 @@ class TestCensus:
     @pytest.mark.parametrize("planted", PLANTED)
     def test_it_notices(self, host: Host, planted: str) -> None:
         plant, remove, kinds = PLANTED[planted]
-        cgroups = f"cgroups={host.containers.cgroups}; mkdir -p $cgroups; "
+        cgroups = (
+            f"cgroups={host.containers.cgroups}; left={host.containers.name('left')}; mkdir -p $cgroups; "
+        )
         host.machine.shell(cgroups)
         before = host.census()
         host.machine.shell(cgroups + plant)
