@@ -50,15 +50,23 @@ class Launcher:
         change(config)
         self._containers.write(place, json.dumps(config))
 
-    def start(self, name: str = "one", *, through: tuple[str, ...] = (), **options: Any) -> str:
+    def start(
+        self,
+        name: str = "one",
+        *,
+        words: tuple[str, ...] = (),
+        through: tuple[str, ...] = (),
+        **options: Any,
+    ) -> str:
         """Starts it, anew if it runs; gives what the launcher complains of, nothing where it succeeds.
 
-        ``through`` are words in front of the launcher's, ``options`` go to subprocess.run().
+        ``words`` are options of the launcher's, ``through`` words in front of it, ``options`` go to
+        subprocess.run().
         """
         self.end(name)
         unique = self._containers.name(name)
         self._machine.shell(f"rm -f /var/log/bare-containers/{unique}.log")
-        command = self._machine.command(*through, f"{DIRECTORY}/launch", "start", unique)
+        command = self._machine.command(*through, f"{DIRECTORY}/launch", "start", *words, unique)
         done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
         assert (done.returncode == 0) is (done.stderr == ""), done
         return done.stderr

@@ -67,12 +67,31 @@ def test_the_working_directory_is_a_descriptor_s(containers, launcher, leak, onl
     launcher.declare()
     launcher.tamper(lambda config: config["process"].update(cwd="/proc/self/fd/77", args=["cat", "secret"]))
     assert "workdir" in launcher.start(**leak)
+    assert not containers.alive()
     for layer in LAYERS.keys() - {only}:
         launcher.weaken(*LAYERS[layer])
     assert "workdir" in launcher.start(**leak)
     launcher.weaken(*LAYERS[only])
     assert launcher.start(**leak) == ""
     assert containers.log() == "of the host"
+
+
+def test_the_working_directory_is_a_descriptor_of_the_launcher_s(containers, launcher):
+    """CVE-2024-21626, without one that was inherited: the cgroup's and the root's are open, for instance."""
+    launcher.declare()
+
+    def reached():
+        for number in range(3, 16):
+            cwd = f"/proc/self/fd/{number}"
+            launcher.tamper(lambda config, cwd=cwd: config["process"].update(cwd=cwd))
+            if "workdir" not in launcher.start():
+                return os.readlink(f"/proc/{containers.pid()}/cwd")
+        return None
+
+    assert reached() is None
+    for layer in LAYERS.values():
+        launcher.weaken(*layer)
+    assert reached() is not None
 
 
 def test_a_command_s_working_directory_is_a_descriptor_s(containers, launcher, leak):
