@@ -197,10 +197,13 @@ class Root:
         os.close(tree)
 
     def _open_target(self, destination: str, kind: str, is_directory: bool) -> int:
-        """The mount point, made where missing; /proc and /sys are plain directories that nothing covers."""
+        """The mount point, made where missing; /proc and /sys are plain directories that nothing covers, and
+        nothing covers the root: who enters the mount namespace later on would be in that (setns(2))."""
         ordinary = kind in ("proc", "sysfs")
         target = self._open_directory(destination, ordinary) if is_directory else self._make_file(destination)
         place = os.readlink(f"/proc/self/fd/{target}")[len(os.readlink(f"/proc/self/fd/{self.descriptor}")) :]
+        if place in ("", "/"):
+            raise Refused(f"mount of {destination}: it is the root of the root file system")
         if kind not in _KERNEL_S_OWN and place.split("/")[1:2] in (["proc"], ["sys"]):
             raise Refused(f"mount of {destination}: it lies in {place}, where nothing may be mounted")
         return target

@@ -53,6 +53,7 @@ def test_mount_points_are_links_to_the_host(containers, launcher, victim):
     assert "null" in containers.inside("ls /var/lib/devices").split()
     assert "localhost" in containers.inside("cat /etc/hosts")
     launcher.weaken("kernel/path.py", LOOKUP, BY_NAME)
+    launcher.weaken("container/filesystem.py", 'if place in ("", "/"):', "if place is None:")
     launcher.start()
     # What an absolute link leads to is made inside even so, as the launcher reads that itself.
     assert victim() == {"x", "inside", "directory"}
@@ -91,6 +92,24 @@ def test_a_mount_point_is_swapped_for_a_link(containers, launcher, with_python, 
     launcher.weaken("kernel/path.py", LOOKUP, BY_A_CHECKED_NAME)
     eventually(attempt)
     assert containers.alive("two")
+
+
+def test_a_volume_covers_the_root(containers, launcher):
+    """Its mount point is a link to the root, so that who enters the container is in the volume instead.
+
+    Nobody looks at it from inside: the root of who enters a mount namespace is what is on top there
+    (setns(2)), without /proc, masks and the users of the container.
+    """
+    containers.machine.shell(
+        f"mkdir /var/lib/evil; cp {containers.tree}/bin/busybox /var/lib/evil; ln -s . {containers.tree}/data"
+    )
+    for users in ({}, {"uidmap": ["0:100000:65536"]}):
+        launcher.declare(volumes=["/var/lib/evil:/data"], **users)
+        assert "mount of /data: it is the root of the root file system" in launcher.start()
+        assert not containers.alive()
+    launcher.weaken("container/filesystem.py", 'if place in ("", "/"):', "if place is None:")
+    assert launcher.start() == ""
+    assert launcher.execute("/busybox", "ls", "/") == "busybox\n"
 
 
 # The kernel's own file systems
