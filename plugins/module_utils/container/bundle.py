@@ -39,6 +39,9 @@ GROUPS_ANNOTATION = "org.bare-containers.groups"
 OWN_NAME = "# Of this container, added when it was started:\n"
 """What stands between the declared lines of a container's hosts(5) and the launcher's."""
 
+ETC_LIMIT = 1 << 20
+"""How many characters of a file in its /etc are looked at: a container can make it as large as it likes."""
+
 _EXEC = b"\n"
 _MAXIMUM = 4096
 

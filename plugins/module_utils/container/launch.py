@@ -221,7 +221,7 @@ class _Start:
         if not os.path.exists(hosts):
             return
         with open(hosts, "r+", encoding="utf-8", errors="surrogateescape") as file:
-            declared = file.read().partition(bundle.OWN_NAME)[0]
+            declared = file.read(bundle.ETC_LIMIT).partition(bundle.OWN_NAME)[0]
             file.seek(0)
             file.write(declared + bundle.OWN_NAME + own)
             file.truncate()

@@ -149,8 +149,9 @@ class Process:
     def _read_etc(self, name: str) -> tuple[str | None, str]:
         """A file of the container's own /etc as declared, and what the launcher has added to it."""
         try:
-            # The container may have written anything to it.
-            text = (self._directory / "etc" / name).read_text(encoding="utf-8", errors="replace")
+            # The container may have written anything to it, and any amount.
+            with open(self._directory / "etc" / name, encoding="utf-8", errors="replace") as written:
+                text = written.read(bundle.ETC_LIMIT)
         except FileNotFoundError:
             return None, ""
         declared, mark, own = text.partition(bundle.OWN_NAME)

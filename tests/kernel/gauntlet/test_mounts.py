@@ -292,3 +292,23 @@ def test_writes_to_proc_are_redirected(containers, launcher):
     )
     assert launcher.start() == ""
     assert containers.inside("cat /written") == "5006"
+
+
+# What the host reads of it
+
+
+def test_a_file_of_its_own_is_larger_than_memory(containers, launcher):
+    """It writes to its hosts(5) as it likes, and the launcher has to add to that at the next start."""
+    through = ("prlimit", f"--as={1 << 30}")
+    launcher.declare()
+    assert launcher.start(through=through) == ""
+    size = containers.inside("truncate -s 8G /etc/hosts; stat -c %s /etc/hosts")
+    assert int(size) == 8 << 30
+    assert launcher.start(through=through) == ""
+    assert int(containers.inside("stat -c %s /etc/hosts")) < 8 << 30
+    containers.inside("truncate -s 8G /etc/hosts")
+    containers.converge(state="restarted")
+    assert containers.inside("tail -n 1 /etc/hosts").split() == ["127.0.1.1", containers.name("one")]
+    containers.inside("truncate -s 8G /etc/hosts")
+    launcher.weaken("container/launch.py", "file.read(bundle.ETC_LIMIT)", "file.read()")
+    assert "MemoryError" in launcher.start(through=through)
