@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -380,17 +378,6 @@ class TestSignals:
         containers.converge(state="stopped", stop_timeout=1)
         assert time.monotonic() - began >= 1
         assert not containers.alive()
-
-    def test_a_pid_that_came_round_again_is_left_alone(self, containers):
-        containers.converge()
-        os.kill(containers.pid(), signal.SIGKILL)
-        bystander = subprocess.Popen(["sleep", "1000"])
-        state = {**containers.state(), "pid": bystander.pid}
-        containers.write(f"/run/bare-containers/{containers.name('one')}/state.json", json.dumps(state))
-        containers.converge(state="absent")
-        assert bystander.poll() is None
-        bystander.kill()
-        bystander.wait()
 
 
 class TestConverging:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +120,37 @@ class Launcher:
 def launcher(containers: Any, eventually: Callable[..., Any]) -> Launcher:
     """The one that the module has installed."""
     return Launcher(containers, eventually)
+
+
+class Collection:
+    """A copy of the collection, for modules that are weakened themselves."""
+
+    def __init__(self, machine: Any, place: Path) -> None:
+        self._machine = machine
+        self._place = place
+        self._plugins = place / "ansible_collections/bare/containers/plugins"
+        shutil.copytree(Path(__file__).parents[3] / "plugins", self._plugins)
+
+    def weaken(self, file: str, old: str, new: str) -> None:
+        """Replaces a piece of a file in module_utils, which is there just once."""
+        place = self._plugins / "module_utils" / file
+        text = place.read_text()
+        assert text.count(old) == 1, f"{file} has no longer what is to be taken out: {old!r}"
+        place.write_text(text.replace(old, new))
+
+    def module(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The result of one of its modules."""
+        words = self._machine.module_command(name)
+        path = next(word for word in words if word.startswith("PYTHONPATH=")).partition("=")[2]
+        environment = {"PYTHONPATH": f"{self._place}:{path}", "PYTHONDONTWRITEBYTECODE": "1"}
+        result: dict[str, Any] = self._machine.module(name, arguments, environment=environment)
+        return result
+
+
+@pytest.fixture
+def collection(machine: Any, tmp_path: Path) -> Collection:
+    """A copy of this one."""
+    return Collection(machine, tmp_path)
 
 
 @pytest.fixture
