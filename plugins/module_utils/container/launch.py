@@ -185,6 +185,9 @@ class _Start:
 
     def _prepare(self, config: dict[str, Any], log: bool) -> Init:
         """Opens on the host all that the first process needs of it."""
+        self._report.step = "bundle"
+        # A program that the container's root makes set-user-ID is not for the host's users to run.
+        os.chmod(self._bundle, 0o700)
         for entry in config.get("mounts", []):
             if "bind" in (entry.get("type"), *entry.get("options", [])):
                 entry["source"] = os.path.join(self._bundle, entry["source"])

@@ -70,6 +70,24 @@ def test_a_user_s_name_is_taken_for_an_id(containers, launcher):
     assert users() == ("0", "0")
 
 
+def test_a_user_of_the_host_runs_a_program_of_the_container_s_root(containers, launcher, with_python):
+    """CVE-2021-41091, CVE-2021-41103: it lies, set-user-ID, in what the container has written to its root."""
+    launcher.declare(**with_python)
+    assert launcher.start() == ""
+    program = f"{containers.directory()}/upper/tool"
+    assert launcher.execute("sh", "-c", "cp /usr/bin/id /tool && chmod 4755 /tool") == ""
+    assert containers.machine.run("stat", "-c", "%a %u", program) == "4755 0\n"
+
+    def run():
+        user = ("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups")
+        return containers.machine.run(*user, "sh", "-c", f"{program} -u 2>&1 || :")
+
+    assert "Permission denied" in run()
+    launcher.weaken("container/launch.py", "os.chmod(self._bundle, 0o700)", "os.chmod(self._bundle, 0o755)")
+    assert launcher.start() == ""
+    assert run() == "0\n"
+
+
 # Settings
 
 
