@@ -184,7 +184,7 @@ def test_without_the_pivot_such_archives_do_harm(
     before = state(victim)
     unpack(victim, archive)
     assert state(victim) == before
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / '.collections')!r})\n"
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3] / '.collections')!r})\n"
     victim.run(sys.executable, "-c", script + _WITHOUT_PROTECTION, str(archive))
     assert state(victim) != before
 
