@@ -707,30 +707,6 @@ def _path_of(machine: Any) -> str:
     return str(next(word for word in words if word.startswith("PYTHONPATH=")).partition("=")[2])
 
 
-def _reach_localhost_of_the_host(machine: Any) -> str:
-    """A container that sends its own 127.0.0.0/8 to the gateway, and asks the host's service there."""
-    machine.shell("""
-        ip -n web address delete 127.0.0.1/8 dev lo
-        ip -n web route flush table local dev lo
-        ip netns exec web sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'
-        ip -n web route replace 127.0.0.0/8 via 10.200.0.1
-    """)
-    with serving(machine, address="127.0.0.1", port=9999):
-        return ask(machine, *inside("web"), address="127.0.0.1", port=9999, patience=1)
-
-
-def test_a_container_does_not_reach_the_localhost_of_the_host(machine: Any) -> None:
-    converge(machine, ALL)
-    assert machine.run("cat", "/proc/sys/net/ipv4/conf/bare0/route_localnet") == "1\n"
-    assert "no answer" in _reach_localhost_of_the_host(machine)
-
-
-def test_it_is_the_rules_that_keep_it_from_there(machine: Any) -> None:
-    converge(machine, ALL)
-    machine.shell("nft flush chain inet bare_containers loopback")
-    assert _reach_localhost_of_the_host(machine) == "10.200.0.2"
-
-
 def test_localhost_is_not_opened_when_the_rules_can_not_be_loaded(machine: Any) -> None:
     machine.shell("""
         mkdir /run/programs
@@ -750,35 +726,6 @@ END
     machine.run(*inside("db"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
     converge(machine, ALL)
     assert not converge(machine, ALL)["changed"]
-
-
-ROUTER_ADVERTISEMENT = """
-import socket, struct, sys
-advert = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
-router = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
-router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, socket.if_nametoindex("eth0"))
-router.sendto(advert, ("ff02::1", 0))
-"""
-
-
-def _advertise(machine: Any) -> str:
-    """Lets db say that it is a router, until it could have been heard; returns the host's default routes."""
-    deadline = time.monotonic() + 5
-    while "tentative" in machine.shell("ip -n db -6 address show dev eth0; ip -6 address show dev bare0"):
-        assert time.monotonic() < deadline, "the link-local addresses are not usable"
-        time.sleep(0.05)
-    machine.run(*inside("db"), "/usr/bin/python3", "-c", ROUTER_ADVERTISEMENT)
-    # What is answered after the advertisement has been taken after it.
-    machine.run(*inside("db"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
-    return str(machine.run("ip", "-6", "route", "show", "default"))
-
-
-def test_a_container_can_not_make_itself_the_router_of_the_host(machine: Any) -> None:
-    converge(machine, DATABASE)
-    assert _advertise(machine) == ""
-    machine.shell("echo 1 > /proc/sys/net/ipv6/conf/bare0/accept_ra")
-    assert "proto ra" in _advertise(machine)
 
 
 def test_forwarding_that_would_cost_the_host_its_own_route_is_refused(machine: Any) -> None:
