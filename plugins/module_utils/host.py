@@ -100,12 +100,12 @@ class Declaration:
         """The declaration, or None. Raises Failure for a damaged file, OSError."""
         try:
             text = file.read_text(self.path)
-            declaration = None if text is None else dict(json.loads(text))
-        except (TypeError, ValueError):
-            raise Failure(
-                f"{self.path} is no JSON object; remove it to have the container declared anew."
-            ) from None
-        return declaration
+            declaration = {} if text is None else json.loads(text)
+        except (RecursionError, ValueError):
+            declaration = None
+        if not isinstance(declaration, dict):
+            raise Failure(f"{self.path} is no JSON object; remove it to have the container declared anew.")
+        return None if text is None else declaration
 
     def write_step(self, declaration: Mapping[str, Any]) -> Step:
         """The step that keeps ``declaration`` (plain data)."""

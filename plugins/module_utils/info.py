@@ -27,7 +27,7 @@ from .container.process import Process, Processes
 from .converge import Failure, Outcome, Resource, State, Step, converge, sentence
 from .network import facts as network_facts
 from .network.container import ContainerNetwork
-from .network.declared import namespace_path
+from .network.declared import Network, namespace_path
 from .network.firewall import Firewall
 from .network.namespace import exists
 from .network.options import OPTIONS as NETWORK
@@ -139,8 +139,9 @@ class _Inspection:
         return CgroupResource(entry, self._units)
 
     def _network(self, entry: Entry) -> Resource:
-        self._survey.declare([entry])
-        return ContainerNetwork(self._survey, entry["name"], self._survey.task[entry["name"]])
+        network = Network.read_kept(entry["name"], entry)
+        self._survey.task[entry["name"]] = network
+        return ContainerNetwork(self._survey, entry["name"], network)
 
     def _process(self, entry: Entry) -> Resource:
         resource = Process(entry, self._processes)

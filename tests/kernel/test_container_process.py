@@ -671,6 +671,7 @@ class TestBadInput:
         "no interpreter": ({"command": ["/etc/script"]}, "command: '/etc/script' needs an interpreter"),
         "a volume's source": ({"volumes": ["/no/such/source:/data"]}, "mount of /data"),
         "a network namespace": ({}, "network namespace"),
+        "a damaged network": ({}, "network.json is damaged, the network has to be declared again"),
     }
 
     @pytest.mark.parametrize("case", NOT_STARTED)
@@ -681,6 +682,9 @@ class TestBadInput:
         )
         if case == "a network namespace":
             containers.declare("network", {"address": []})
+        elif case == "a damaged network":
+            containers.declare("network", {"address": 5})
+            containers.machine.shell(f"ip netns add {containers.name('one')}")
         message = containers.converge(fails=True, **options)["msg"]
         assert words in message, message
         assert len(message.splitlines()) == 1

@@ -492,16 +492,22 @@ def test_paused_ended_half_made_and_damaged_ones_are_told(containers):
         machine.shell(f"rm -r {containers.directory('odd')} {containers.directory('bits')}")
 
 
-def test_a_damaged_network_is_told_with_all_that_can_not_be_compared_for_it(containers):
+def test_a_damaged_network_is_told_of_the_one_that_has_it(containers):
     kept = f"{containers.directory('piece')}/network.json"
     containers.write(kept, '{"publish": [5]}')
+    containers.machine.shell(
+        "nft -f /var/lib/bare-containers/network/table.nft\n"
+        f"ip -n {containers.name('web')} link set eth0 mtu 1301"
+    )
     try:
         told = ask(containers)
     finally:
         containers.machine.run("rm", kept)
-    for name in ("web", "piece"):
-        (error,) = (error for error in told[name]["errors"] if error.startswith("network:"))
-        assert containers.name("piece") in error
+    (error,) = (error for error in told["piece"]["errors"] if error.startswith("network:"))
+    assert containers.name("piece") in error
+    assert [error for error in told["web"]["errors"] if error.startswith("network:")] == []
+    changes = [each["changes"] for each in told["web"]["drift"] if each["part"] == "network"]
+    assert any("links.eth0.mtu" in each for each in changes)
     assert told["web"]["network"]["links"]["eth0"]["up"] is True
 
 

@@ -359,6 +359,12 @@ DRIFTS = {
     "bridge with another address": "ip address add 10.9.9.9/32 dev bare0",
     "bridge with spanning tree": "ip link set bare0 type bridge stp_state 1",
     "declaration changed": "sed -i s/1500/1400/ /var/lib/bare-containers/containers/web/network.json",
+    "declaration no JSON": "echo '{' > /var/lib/bare-containers/containers/web/network.json",
+    "declaration incomplete": "echo '{}' > /var/lib/bare-containers/containers/web/network.json",
+    "declaration of other types": """
+        echo '{"address": 5, "bridge": ["bare0"], "gateway": {}, "interface": null, "mtu": "x", "nat": 1,
+               "publish": "80"}' > /var/lib/bare-containers/containers/web/network.json
+    """,
     "boot script changed": "echo true >> /var/lib/bare-containers/containers/web/network.sh",
     "host's boot script gone": "rm /var/lib/bare-containers/network/host.sh",
     "table's file gone": "rm /var/lib/bare-containers/network/table.nft",
@@ -393,6 +399,69 @@ def test_drift_is_reported_and_repaired(drifting: tuple[Any, dict[str, Any]], co
     assert after["db"] == declared["db"]
     assert not repaired["containers"]["db"]["changed"]
     assert not repaired["containers"]["lesson"]["changed"]
+
+
+DAMAGED = (
+    "{",
+    "[]",
+    "{}",
+    '{"bridges": 5, "settings": {}}',
+    '{"bridges": ["bare0"], "settings": {"/etc/x": "1"}}',
+)
+
+
+def _links(machine: Any) -> list[str]:
+    return sorted(link["ifname"] for link in json.loads(machine.run("ip", "-j", "link")))
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_record_is_written_again(machine: Any, text: str) -> None:
+    """Its bridges are known by their addresses; what forwarding was before us is not, so it stays."""
+    record = "/var/lib/bare-containers/network/host.json"
+    converge(machine, ALL)
+    before = alike(snapshot(machine))
+    machine.shell(f"echo '{text}' > {record}")
+    foretold = converge(machine, ALL, check=True)
+    repaired = converge(machine, ALL)
+    assert repaired["diff"] == foretold["diff"]
+    changed = [name for name, outcome in repaired["containers"].items() if outcome["changed"]]
+    assert changed == ["_host"]
+    assert json.loads(machine.run("cat", record)) == {"bridges": ["bare0"], "settings": {}}
+    after = alike(snapshot(machine))
+    for each in (before, after):
+        each["lists"] = [line for line in each["lists"] if record not in line]
+    assert after == before
+    converge(machine, NOTHING)
+    assert _links(machine) == ["lo"]
+    assert machine.run("ls", "/var/lib") == ""
+    assert machine.run("cat", "/proc/sys/net/ipv4/ip_forward") == "1\n"
+
+
+def test_a_damaged_declaration_is_of_no_concern_to_the_others(machine: Any) -> None:
+    converge(machine, ALL)
+    before = snapshot(machine)
+    kept = "/var/lib/bare-containers/containers/web/network.json"
+    machine.shell(f"echo '{{\"publish\": [5]}}' > {kept}")
+    for each in (DATABASE, LESSON):
+        assert not converge(machine, each)["changed"]
+    assert converge(machine, {**DATABASE, "mtu": 1400})["changed"]
+    # What they share, and what can't be known of the damaged one, stays.
+    damaged = snapshot(machine)
+    assert (damaged["rules"], damaged["web"]) == (before["rules"], before["web"])
+    message = refused(machine, {**LESSON, "publish": ["127.0.0.1:8082:80"]})
+    assert f"{kept} is damaged, and the rules of that network would be lost" in message
+    assert snapshot(machine)["rules"] == before["rules"]
+    for name in ("db", "lesson"):
+        machine.module("netns_veth", {"name": name, "state": "absent"})
+    assert snapshot(machine)["web"] == before["web"]
+    assert _links(machine) == ["bare-web", "bare0", "lo"]
+    assert machine.run("cat", "/proc/sys/net/ipv4/ip_forward") == "1\n"
+    converge(machine, ALL)
+    assert alike(snapshot(machine)) == alike(before)
+    machine.shell(f"echo '{{' > {kept}")
+    converge(machine, NOTHING)
+    assert _links(machine) == ["lo"]
+    assert machine.run("ls", "/var/lib") == ""
 
 
 def test_bridge_deleted_is_made_again_with_all_its_ports(machine: Any) -> None:

@@ -120,7 +120,7 @@ def parse_json(text: str) -> Any:
     decoder: Any = _Decoder()
     try:
         value, end = make_scanner(decoder)(text, len(text) - len(text.lstrip(_BLANKS)))
-    except StopIteration:
+    except (RecursionError, StopIteration):
         raise ValueError("not JSON") from None
     if text[end:].strip(_BLANKS):
         raise ValueError("more than one JSON value")

@@ -217,8 +217,7 @@ class _Start:
         """Gives hosts(5) the container's name with the addresses that it has now, below what is declared."""
         addresses = ["127.0.1.1"]
         if bundle.own_network(self.name, config):
-            network = bundle.parse_json(bundle.read_file(f"{self._bundle}/network.json"))
-            addresses = [address.partition("/")[0] for address in network["address"]] or addresses
+            addresses = self._own_addresses() or addresses
         own = "".join(f"{address} {config.get('hostname', self.name)}\n" for address in addresses)
         hosts = f"{self._bundle}/etc/hosts"
         if not os.path.exists(hosts):
@@ -228,6 +227,15 @@ class _Start:
             file.seek(0)
             file.write(declared + bundle.OWN_NAME + own)
             file.truncate()
+
+    def _own_addresses(self) -> list[str]:
+        """Those of the network that is declared."""
+        place = f"{self._bundle}/network.json"
+        try:
+            network = bundle.parse_json(bundle.read_file(place))
+            return [address.partition("/")[0] for address in network["address"]]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise Refused(f"network: {place} is damaged, the network has to be declared again") from None
 
     def _open_cgroup(self, declared: str | None, identity: Identity) -> int:
         """The container's cgroup, else the one that we are in; given to the container's root where that may

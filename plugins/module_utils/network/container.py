@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import host
-from ..converge import State, Step
+from ..converge import Failure, State, Step
 from ..kernel import namespace as kernel_namespace
 from ..shell import command
 from . import namespace, netlink
@@ -65,13 +65,20 @@ class ContainerNetwork:
         exists = namespace.exists(self._path)
         links, routes = self._read_inside() if exists else ({}, [])
         return {
-            "declared": self._declaration.read(),
+            "declared": self._read_declaration(),
             "namespace": exists,
             "host_link": self._read_host_link(links),
             "links": links,
             "routes": routes,
             "boot_script": self._script.digest(),
         }
+
+    def _read_declaration(self) -> Any:
+        """As it was kept, or what has become of that: it is still how the network is known to be ours."""
+        try:
+            return self._declaration.read()
+        except Failure:
+            return "damaged"
 
     def _read_inside(self) -> tuple[dict[str, Any], list[str]]:
         """The links by name, and the main routing table; ``peer`` is our link on the host or None."""

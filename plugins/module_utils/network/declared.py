@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..converge import Failure
-from .options import LINK_PREFIX, split_published
+from ..options import Option
+from .options import LINK_PREFIX, OPTIONS, split_published
 
 NETNS = "/run/netns"
 """Where ip-netns(8) has its names."""
@@ -36,8 +37,7 @@ class Network:
 
     @classmethod
     def resolve(cls, name: str, entry: Mapping[str, Any]) -> Network:
-        """The network of an entry in normal form, or of a kept declaration. Raises Failure for what can't
-        be."""
+        """The network of an entry in normal form. Raises Failure for what can't be."""
         network = cls(
             name=name,
             interface=entry["interface"],
@@ -51,6 +51,19 @@ class Network:
         )
         _check(network)
         return network
+
+    @classmethod
+    def read_kept(cls, name: str, kept: Mapping[str, Any]) -> Network:
+        """The network of a kept declaration, in which people may have put anything. Raises Failure."""
+        try:
+            if all(_has_type(option, kept.get(option.name)) for option in OPTIONS.options):
+                return cls.resolve(name, OPTIONS.normalise(kept))
+        except (KeyError, ValueError):
+            pass
+        raise Failure(
+            f"The network that is kept of {name} is no declaration of this collection; declare it again, or "
+            "have it absent."
+        )
 
     def declaration(self) -> dict[str, Any]:
         """What is kept on the host: plain data, without the name."""
@@ -107,6 +120,17 @@ def namespace_path(name: str) -> str:
     return f"{NETNS}/{name}"
 
 
+_TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "list": list}
+
+
+def _has_type(option: Option, value: Any) -> bool:
+    """Whether JSON has the type of an option, or nothing, for it."""
+    if value is None:
+        return True
+    of_strings = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+    return type(value) is _TYPES[option.type] and of_strings
+
+
 def host_link(name: str) -> str:
     """The name of a container's link on the host: ``bare-NAME``, or a digest for NAME where that is too
     long."""
@@ -118,6 +142,11 @@ def stable_mac(seed: str) -> str:
     """A MAC address that the same seed always gives: unicast, locally administered (RFC 7042, section
     2.1)."""
     return "02:" + _digest(seed)[:5].hex(":")
+
+
+def bridge_mac(name: str) -> str:
+    """The MAC address of a bridge of ours."""
+    return stable_mac(f"the bridge {name}")
 
 
 def _digest(text: str) -> bytes:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..converge import State, Step
 from ..shell import command, write_value
-from .declared import stable_mac
+from .declared import bridge_mac
 from .firewall import FILE
 from .link import (
     ACCEPT_RA,
@@ -31,7 +32,7 @@ class Host:
     """The resource of all our bridges, and of the settings by which the host forwards.
 
     A bridge goes when no declared container is behind it; a setting gets back the value that it had before
-    us.
+    us. Nothing goes while there is a network that can't be read, as it may be behind it.
     """
 
     name = "_host"
@@ -52,7 +53,7 @@ class Host:
                 for path in FORWARDING.values()
                 if path.exists()
             },
-            "record": record,
+            "record": None if self._survey.record_is_damaged else record,
             "boot_script": self._script.digest(),
         }
 
@@ -67,9 +68,9 @@ class Host:
         }
 
     def expect(self, actual: State) -> State:
-        bridges = {name: self._expected_bridge(name) for name in self._survey.bridges()}
+        bridges = self._expected_bridges(actual)
         routed = self._routed()
-        now, before = actual["forwarding"], actual["record"]["settings"]
+        now, before = actual["forwarding"], self._survey.record["settings"]
         ours = {
             path: before.get(path, now[path]) for path in sorted(routed) if path in before or now[path] != "1"
         }
@@ -77,11 +78,26 @@ class Host:
             "bridges": bridges,
             "forwarding": {path: "1" if path in routed else before.get(path, now[path]) for path in now},
             "record": {"bridges": sorted(bridges), "settings": ours},
-            "boot_script": digest(self._rebuilding(bridges)) if self._survey.declared else None,
+            "boot_script": digest(self._rebuilding(bridges)) if self._survey.ours_to_be else None,
         }
 
     def _routed(self) -> set[str]:
-        return {str(FORWARDING[version]) for version in self._survey.routed_versions()}
+        routed = {str(FORWARDING[version]) for version in self._survey.routed_versions()}
+        if self._survey.unreadable:
+            routed |= {path for path in self._survey.record["settings"] if os.path.exists(path)}
+        return routed
+
+    def _expected_bridges(self, actual: State) -> dict[str, Any]:
+        bridges = {name: self._expected_bridge(name) for name in self._survey.bridges()}
+        if self._survey.unreadable:
+            for name, now in actual["bridges"].items():
+                wanted = bridges.get(name, now)
+                kept = {
+                    "addresses": sorted({*wanted["addresses"], *now["addresses"]}),
+                    ROUTE_LOCALNET: max(wanted[ROUTE_LOCALNET], now[ROUTE_LOCALNET]),
+                }
+                bridges[name] = {**wanted, **kept}
+        return bridges
 
     def _expected_bridge(self, name: str) -> dict[str, Any]:
         gateways = {
@@ -91,7 +107,7 @@ class Host:
             for gateway in network.gateway_interfaces
         }
         return {
-            "mac": stable_mac(f"the bridge {name}"),
+            "mac": bridge_mac(name),
             "stp": False,
             "up": True,
             "addresses": sorted(gateways),
@@ -115,12 +131,12 @@ class Host:
         """The record knows of a thing as long as there can be something of it."""
         if actual == expected:
             return []
-        one, other = actual["record"], expected["record"]
+        one, other = self._survey.record, expected["record"]
         both = {
             "bridges": sorted({*one["bridges"], *other["bridges"]}),
             "settings": {**other["settings"], **one["settings"]},
         }
-        steps = [*self._record_steps(one, both), *self._forwarding_steps(actual, expected, "1")]
+        steps = [*self._record_steps(actual["record"], both), *self._forwarding_steps(actual, expected, "1")]
         steps += [
             self._place.delete_link(f"bridges.{name}", name)
             for name in actual["bridges"]
@@ -159,7 +175,7 @@ class Host:
         guard = self._survey.require_firewall
         return steps + link_steps(self._place, f"bridges.{name}", name, now, wanted, guard)
 
-    def _record_steps(self, now: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Step]:
+    def _record_steps(self, now: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[Step]:
         if now == wanted:
             return []
         if wanted == NO_RECORD:

@@ -6,6 +6,7 @@ ours."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from .. import host
 from ..converge import Failure
 from ..kernel import file
 from . import namespace, netlink
-from .declared import Network, namespace_path, refuse_conflicts
+from .declared import Network, bridge_mac, namespace_path, refuse_conflicts
 from .link import IPV6
 
 DIRECTORY = host.STATE / "network"
@@ -38,15 +39,22 @@ class Survey:
     container,
     ``record`` what RECORD holds. All are there after refresh(), which the engine calls before every reading.
 
+    ``ours`` are the containers that have a network on disk; ``unreadable`` those of them of which nobody can
+    say what it is, as this task does not either: what may be theirs on the host is left as it is. Where
+    ``record_is_damaged``, the record is what can still be said.
+
     ``firewall_is_loaded`` is kept by the Firewall, the first resource of a task.
     """
 
+    ours: list[str]
     kept: dict[str, Network]
+    unreadable: list[str]
     declared: dict[str, Network]
     links: dict[str, netlink.Link]
     addresses: dict[int, list[str]]
     numbers: dict[str, int | None]
     record: dict[str, Any]
+    record_is_damaged: bool
 
     def __init__(self) -> None:
         self.task: dict[str, Network | None] = {}
@@ -62,14 +70,16 @@ class Survey:
 
     def refresh(self) -> None:
         """Reads all anew. Raises Failure for what can't be on this host, OSError."""
-        self.kept = self._read_kept()
+        self.ours = host.declared_names("network")
+        self.kept = _read_kept(self.ours)
+        self.unreadable = [name for name in self.ours if name not in self.kept and name not in self.task]
         overlaid: dict[str, Network | None] = {**self.kept, **self.task}
         self.declared = {name: network for name, network in sorted(overlaid.items()) if network is not None}
         refuse_conflicts(list(self.declared.values()))
-        self.record = json.loads(file.read_text(RECORD) or "null") or NO_RECORD
         with netlink.session() as ip:
             self.links = netlink.links(ip)
             self.addresses = netlink.addresses(ip)
+            self._read_record()
             self.numbers = {
                 name: netlink.namespace_number(ip, path)
                 for name, path in ((name, namespace_path(name)) for name in self.task)
@@ -80,19 +90,21 @@ class Survey:
                     self._refuse(network)
             self._refuse_losing_routes(ip)
 
-    def _read_kept(self) -> dict[str, Network]:
-        kept = {}
-        for name in host.declared_names("network"):
-            declaration = host.Declaration(name, "network")
-            try:
-                kept[name] = Network.resolve(name, declaration.read() or {})
-            except (KeyError, TypeError, ValueError):
-                raise Failure(
-                    f"{declaration.path} is no declaration of this collection; remove it to have the "
-                    f"container "
-                    "declared anew; nothing was changed."
-                ) from None
-        return kept
+    def _read_record(self) -> None:
+        """Of a damaged one, the bridges are known by the MAC address that we give to each; the values of the
+        settings before us are not, so that they stay."""
+        record = read_record()
+        self.record_is_damaged = record is None
+        if record is None:
+            bridges = [name for name, link in self.links.items() if link.kind == "bridge"]
+            made = sorted(name for name in bridges if self.links[name].mac == bridge_mac(name))
+            record = {"bridges": made, "settings": {}}
+        self.record = record
+
+    @property
+    def ours_to_be(self) -> list[str]:
+        """The containers that have a network once this task is done, sorted."""
+        return sorted({*self.declared, *self.unreadable})
 
     def is_ours(self, bridge: str) -> bool:
         """Whether we made the bridge, or are about to."""
@@ -151,7 +163,7 @@ class Survey:
                 f"address: {network.name} has an IPv6 address and the kernel of this host has no IPv6; "
                 "it takes IPv4 addresses here; nothing was changed."
             )
-        if network.name in self.kept:
+        if network.name in self.ours:
             return
         # Somebody may be using what has our names and was not made by us.
         if network.name in self.numbers:
@@ -181,3 +193,32 @@ class Survey:
                     f"net.ipv6.conf.{link}.accept_ra=2 "
                     "first; nothing was changed."
                 )
+
+
+def _read_kept(names: Sequence[str]) -> dict[str, Network]:
+    """Those of which what is kept can be read: a damaged one is told, and repaired, as that network's own."""
+    kept = {}
+    for name in names:
+        with contextlib.suppress(Failure):
+            kept[name] = Network.read_kept(name, host.Declaration(name, "network").read() or {})
+    return kept
+
+
+def read_record() -> dict[str, Any] | None:
+    """What RECORD holds, or None where that is damaged. Raises OSError."""
+    try:
+        record = json.loads(file.read_text(RECORD) or "null")
+    except (RecursionError, ValueError):
+        return None
+    if record is None:
+        return NO_RECORD
+    sound = (
+        isinstance(record, dict)
+        and record.keys() == NO_RECORD.keys()
+        and isinstance(record["bridges"], list)
+        and all(isinstance(name, str) for name in record["bridges"])
+        and isinstance(record["settings"], dict)
+        and record["settings"].keys() <= {str(path) for path in FORWARDING.values()}
+        and all(isinstance(value, str) and value.isdecimal() for value in record["settings"].values())
+    )
+    return record if sound else None

@@ -34,7 +34,7 @@ class BootUnit:
     def expect(self, actual: State) -> State:
         if not actual:
             return actual
-        names = list(self._survey.declared)
+        names = self._survey.ours_to_be
         return {"unit": digest(unit_lines(names)) if names else None, "enabled": bool(names)}
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
@@ -52,7 +52,7 @@ class BootUnit:
     def _unit_step(self, expected: State) -> Step:
         if expected["unit"] is None:
             return self._unit.remove_step("unit")
-        return self._unit.write_step("unit", unit_lines(list(self._survey.declared)))
+        return self._unit.write_step("unit", unit_lines(self._survey.ours_to_be))
 
     def facts(self, actual: State) -> Mapping[str, Any]:
         return {}

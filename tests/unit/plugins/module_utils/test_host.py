@@ -165,7 +165,22 @@ def test_the_commands_do_what_the_steps_do(root):
     assert os.listdir(root / "var/lib") == ["other"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"5", b'"text"', b"[1]", b"null", b"\xff", b'{"a": 1} x'])
+DAMAGED = (
+    b"",
+    b"{",
+    b"5",
+    b'"text"',
+    b'""',
+    b"[]",
+    b"[1]",
+    b'[["a", 1]]',
+    b"[" * 10**5,
+    b"\xff",
+    b'{"a": 1} x',
+)
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, b"null"])
 def test_a_damaged_declaration_is_told(root, content):
     kept = host.Declaration("web", "cgroup")
     kept.path.parent.mkdir(parents=True)

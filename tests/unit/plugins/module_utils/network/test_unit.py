@@ -33,7 +33,7 @@ def called(monkeypatch, tmp_path):
 
 
 def converge(*names: str) -> bool:
-    resource = BootUnit(SimpleNamespace(declared=dict.fromkeys(names)))
+    resource = BootUnit(SimpleNamespace(ours_to_be=list(names)))
     actual = resource.read()
     steps = resource.plan(actual, resource.expect(actual))
     for step in steps:
