@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ def test_a_full_file_system_changes_nothing(machine: Machine, tmp_path: Path) ->
 # Code of the archive's
 
 
-def test_no_code_of_the_archive_is_run(victim: Machine, tmp_path: Path) -> None:
+def test_no_code_of_the_archive_is_run(victim: Machine, collection: Any, tmp_path: Path) -> None:
     """What Python has not loaded yet would come out of the tree, once that is the root (CVE-2019-14271)."""
     version = victim.run(
         "/usr/bin/python3", "-c", "import sys; print(*sys.version_info[:2], sep='.')"
@@ -307,14 +308,25 @@ def test_no_code_of_the_archive_is_run(victim: Machine, tmp_path: Path) -> None:
         "encodings/idna",
         "encodings/latin_1",
         "json/__init__",
+        "cmd",
     ]
     planted = [entry(f"usr/lib/python{version}/{name}.py", REG, data=mark) for name in names]
     failing = [entry("a", REG, pax_headers={"mtime": "yesterday"}), entry("../x", REG)]
-    for number, last in enumerate([entry("fine", REG), *failing]):
-        archive = tmp_path / f"{number}.tar"
+
+    def ran(module: Callable[[str, dict[str, Any]], dict[str, Any]], last: bytes) -> str | None:
+        archive = tmp_path / "archive.tar"
         archive.write_bytes(b"".join(planted) + last + END)
-        result = unpack(victim, archive)
-        assert bool(result.get("failed")) == (number > 0)
+        result = module("rootfs_fetch", {"name": "web", "path": str(archive)})
         assert json.dumps(result).count("ran-") == 0
-        if number == 0:
-            assert victim.run("find", result["path"], "-name", "ran-*") == ""
+        return None if result.get("failed") else str(victim.run("find", result["path"], "-name", "ran-*"))
+
+    for last in failing:
+        assert ran(victim.module, last) is None
+    assert ran(victim.module, entry("fine", REG)) == ""
+    # Of one that would import something late, it is a failing import.
+    late = "        try:\n            import cmd\n        except ImportError:\n            pass\n"
+    collection.weaken("rootfs/extract.py", "        tree.finish()\n", f"        tree.finish()\n{late}")
+    assert ran(collection.module, entry("other", REG)) == ""
+    for closed in ("meta_path", "path_hooks", "path"):
+        collection.weaken("rootfs/extract.py", f"    sys.{closed}.clear()\n", "")
+    assert (ran(collection.module, entry("third", REG)) or "").endswith("/ran-cmd\n")
