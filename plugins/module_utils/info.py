@@ -183,9 +183,10 @@ class _Inspection:
 
     def describe(self, each: _Container, upper_size: int | None) -> dict[str, Any]:
         """All that is told of one container."""
-        process = cgroup = network = None
+        process = cgroup = network = health = None
         with each.telling("process"):
             process = process_facts.of(each.name)
+            health = process_facts.health(each.name, each.declared.get("process", {}))
         with each.telling("cgroup"):
             cgroup = _describe_cgroup(each, process)
         with each.telling("network"):
@@ -199,6 +200,7 @@ class _Inspection:
             "pid": None if process is None else process["pid"],
             **{name: each.fact("process", name) for name in ("supervisor", "unit", "bundle", "log")},
             **(supervisor.facts(each.name) if supervisor else {"restarts": None, "last_exit": None}),
+            "health": health,
             "declared": {part: _shown(kept) for part, kept in each.declared.items()},
             "drift": each.drift,
             "errors": each.errors,

@@ -32,9 +32,18 @@ FAILED = 125
 FILTER = "seccomp.bpf"
 """The file of a bundle that has its config's seccomp filter, compiled for this machine."""
 
+HEALTH = "health.json"
+"""The file of a bundle that has its health check, and of a container's folder in /run that has how it went
+(check.py)."""
+
 USER_ANNOTATION = "org.bare-containers.user"
 GROUPS_ANNOTATION = "org.bare-containers.groups"
 """Names that only the container's own /etc/passwd and /etc/group know, where config.json takes numbers."""
+
+LOG_ANNOTATION = "org.bare-containers.log"
+TAG_ANNOTATION = "org.bare-containers.log-tag"
+"""Where the container's output goes unless it is the supervisor's to say: a file, or ``none``; and what the
+journal calls it, which config.json has so that a change of it starts the container again."""
 
 OWN_NAME = "# Of this container, added when it was started:\n"
 """What stands between the declared lines of a container's hosts(5) and the launcher's."""
@@ -141,13 +150,14 @@ class _Decoder:
     parse_constant = float
 
 
-def lock(run: str) -> int:
+def lock(run: str, *, make: bool = True) -> int:
     """Holds a container's folder in /run against other starts, until all copies of the descriptor are closed.
 
     The first process keeps its copy until exec, so whoever gets the lock sees a container that runs or does
-    not. Raises OSError.
+    not. Without ``make`` there has to be a folder. Raises OSError.
     """
-    os.makedirs(run, 0o711, exist_ok=True)
+    if make:
+        os.makedirs(run, 0o711, exist_ok=True)
     descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
@@ -231,7 +241,7 @@ def state_text(name: str, config: dict[str, Any], status: str, pid: int) -> str:
 
 def forget_run(run: str) -> None:
     """Removes from a container's folder in /run what tells of its process. Raises OSError."""
-    for name in ("state.json", "config.json", FILTER):
+    for name in ("state.json", "config.json", FILTER, HEALTH):
         remove_file(f"{run}/{name}")
 
 

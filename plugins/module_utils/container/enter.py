@@ -5,9 +5,8 @@
 
 Each command has an attendant, a child of the launcher that enters the container's namespaces through its
 pidfd and forks the command there (who enters a PID namespace is not in it, only its children are, setns(2)).
-The attendant waits for the command, kills what is left of it when its time is up, and writes one line to
-standard output: ``NUMBER exited STATUS``, ``NUMBER killed SIGNAL``, ``NUMBER timeout`` or ``NUMBER failed
-SENTENCE``.
+The attendant waits for the command, kills what is left of it when its time is up, and says in one line what
+became of it: ``exited STATUS``, ``killed SIGNAL``, ``timeout`` or ``failed SENTENCE``.
 """
 
 from __future__ import annotations
@@ -36,30 +35,51 @@ _KILL_PAUSE = 0.01
 def run(descriptor: int) -> int:
     """Runs in order what the JSON in ``descriptor`` asks for, and returns 0.
 
-    It is a list of {name, args, env, user, cwd, timeout, stdio}. ``stdio`` are three descriptors of ours;
-    ``user``, ``cwd`` and ``timeout`` (seconds) may be null.
+    It is a list of requests (attempt()). Standard output has a line for each: its number, a blank, and what
+    became of it.
     """
-    _end_with_asker()
+    _end_with_asker(_VERDICTS)
     with open(descriptor, encoding="utf-8") as file:
         requests = bundle.parse_json(file.read())
     for number, request in enumerate(requests):
-        if os.fork() == 0:
-            _attend(number, request)
-        os.wait()
+        os.write(_VERDICTS, f"{number} {attempt(request)}\n".encode())
     return 0
 
 
-def _end_with_asker() -> None:
-    """Ends when the module does, or where it has done so before we could see to that."""
+def _end_with_asker(answers: int) -> None:
+    """Ends when the one does who reads ``answers``, or where it has done so before we could see to that."""
     process.die_with_parent()
-    if not process.is_read(_VERDICTS):
+    if not process.is_read(answers):
         os._exit(FAILED)
 
 
-def _attend(number: int, request: dict[str, Any]) -> None:
+def attempt(request: dict[str, Any]) -> str:
+    """Runs one command to its end, and returns the attendant's line.
+
+    ``request`` is {name, args, env, user, cwd, timeout, stdio}. ``stdio`` are three descriptors of ours;
+    ``user``, ``cwd`` and ``timeout`` (seconds) may be null.
+    """
+    reader, writer = os.pipe()
+    attendant = os.fork()
+    if attendant == 0:
+        os.close(reader)
+        _attend(request, writer)
+    os.close(writer)
+    line = os.read(reader, _SENTENCE)
+    os.close(reader)
+    os.waitpid(attendant, 0)
+    return line.decode("utf-8", "replace") or "failed its attendant was killed"
+
+
+def is_paused(pid: int) -> bool:
+    """Whether the cgroup that the process is in stands still. Raises OSError, Refused."""
+    return "frozen 1" in bundle.read_file(f"{_find_cgroup(pid)}/cgroup.events").splitlines()
+
+
+def _attend(request: dict[str, Any], told: int) -> None:
     """The attendant's whole life. Never returns."""
     try:
-        _end_with_asker()
+        _end_with_asker(told)
         line = _Visit(request).result()
     except Refused as refused:
         line = f"failed {refused}"
@@ -68,8 +88,7 @@ def _attend(number: int, request: dict[str, Any]) -> None:
     except BaseException as error:
         line = f"failed {type(error).__name__}: {error}"
     try:
-        text = bundle.one_line(line).encode("utf-8", "backslashreplace")[:_SENTENCE]
-        os.write(_VERDICTS, b"%d %b\n" % (number, text))
+        os.write(told, bundle.one_line(line).encode("utf-8", "backslashreplace")[:_SENTENCE])
     finally:
         os._exit(0)
 
@@ -165,13 +184,16 @@ def _differing(pid: int) -> list[str]:
 
 def _open_cgroup(pid: int) -> int:
     """The ``cgroup.procs`` of the cgroup that the process is in (cgroups(7)). Raises OSError, Refused."""
+    if is_paused(pid):
+        raise Refused("name: the container is paused, and a command in it would be too")
+    return os.open(f"{_find_cgroup(pid)}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _find_cgroup(pid: int) -> str:
     top = mount.find("cgroup2")
     if top is None:
         raise Refused("cgroup: no cgroup2 file system is mounted on this host")
-    place = top + bundle.cgroup_of(pid)
-    if "frozen 1" in bundle.read_file(f"{place}/cgroup.events").splitlines():
-        raise Refused("name: the container is paused, and a command in it would be too")
-    return os.open(f"{place}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+    return top + bundle.cgroup_of(pid)
 
 
 def _kill_tree(child: int, processes: int) -> None:

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import host
 from ..kernel import cgroup, proc
+from . import check
+from . import health as declared_health
 from .supervisor import running
 
 
@@ -52,6 +55,16 @@ def _facts(pid: int) -> dict[str, Any]:
         "rlimits": proc.rlimits(pid),
         "mounts": proc.mounts(pid),
     }
+
+
+def health(name: str, declared: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How it stands by its check, None where it does not run or has none. Raises OSError, Failure."""
+    found = running(name) if declared_health.is_declared(declared) else None
+    if found is None:
+        return None
+    kept = check.read(str(host.RUN / name), found)
+    last = {key: kept[key] for key in ("at", "rc", "output")} if "at" in kept else None
+    return {"status": kept["status"], "failing_streak": kept["failing_streak"], "last_check": last}
 
 
 def processes(directory: Path) -> list[dict[str, Any]]:

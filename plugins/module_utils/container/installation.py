@@ -32,6 +32,7 @@ from ..options import Option, Options
 from ..shell import command, write_file
 from . import (
     bundle,
+    check,
     config,
     enter,
     filesystem,
@@ -54,6 +55,7 @@ _PACKAGE = DIRECTORY / "bare_containers"
 _KERNEL = (capability, device_filter, mount, namespace, path, process, scheduling, seccomp, syscall)
 _CONTAINER = (
     bundle,
+    check,
     config,
     enter,
     filesystem,

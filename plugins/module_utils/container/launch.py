@@ -1,7 +1,8 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The launcher: ``launch start NAME...`` makes containers of bundles, ``launch exec`` runs commands in them.
+"""The launcher: ``launch start NAME...`` makes containers of bundles, ``launch exec`` runs commands in
+them, ``launch check NAME`` the one that tells whether a container is healthy.
 
 A bundle's config.json (OCI runtime spec) is all that a start is told. A container is started by one fork, or
 two with a user namespace. The child, from then on PID 1 of a new PID namespace, joins its cgroup, makes or
@@ -10,7 +11,8 @@ process it is, it drops its privileges and becomes the command. Killed at any po
 process that is not recorded: a child that waits for a dead parent ends.
 
 Started by systemd (NOTIFY_SOCKET is set) it tells systemd that the container's process is now the service's,
-and leaves; else the container's output goes to a log file and its parent is, from then on, the host's init.
+and leaves, with the container's output in the journal; else that goes to a log file and its parent is, from
+then on, the host's init.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import select
 import sys
 
 from ..kernel import device_filter, mount, process
-from . import bundle, enter, hooks, terminal
+from . import bundle, check, enter, hooks, terminal
 from . import config as configuration
 from .bundle import FAILED, Refused, Report
 from .identity import Identity
@@ -37,6 +39,7 @@ _TOGETHER = 8
 _USAGE = """\
 usage: launch start [--console-socket PATH] NAME...
        launch exec DESCRIPTOR
+       launch check NAME
        launch poststop NAME...
 """
 
@@ -50,7 +53,8 @@ _DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status: 0, or FAILED when something could not be done, which standard error says."""
+    """Returns the exit status: 0, or FAILED when something could not be done, which standard error says; of
+    ``check`` it is 1 for a container that is not healthy."""
     process.forbid_tracing()
     verb, names = arguments[:1], arguments[1:]
     if verb == ["start"] and names[:1] == ["--console-socket"] and len(names) == 3:
@@ -60,6 +64,8 @@ def main(arguments: list[str]) -> int:
         return start_service(names[0], notify_socket) if notify_socket else start(names)
     if verb == ["exec"] and len(names) == 1:
         return enter.run(int(names[0]))
+    if verb == ["check"] and len(names) == 1:
+        return check.run(names[0])
     if verb == ["poststop"] and names:
         return poststop(names)
     sys.stderr.write(_USAGE)
@@ -193,9 +199,8 @@ class _Start:
                 entry["source"] = os.path.join(self._bundle, entry["source"])
         root = os.path.join(self._bundle, config["root"]["path"])
         init = Init(self.name, root, config, self._report)
-        if log:
-            self._report.step = "log"
-            init.log = _open_log(self.name)
+        self._report.step = "log"
+        init.log = _open_log(self.name, config, own=log)
         self._report.step = "seccomp filter"
         init.filter = bundle.read_filter(self._bundle, config)
         if config["process"].get("terminal"):
@@ -307,10 +312,17 @@ class _Start:
                 continue
 
 
-def _open_log(name: str) -> int:
-    os.makedirs(bundle.LOGS, 0o755, exist_ok=True)
+def _open_log(name: str, config: dict[str, Any], *, own: bool) -> int | None:
+    """Where the container's output goes; None for where ours does, unless it takes a file of its ``own``."""
+    path = config.get("annotations", {}).get(bundle.LOG_ANNOTATION)
+    if path == "none":
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    if path is None and not own:
+        return None
+    path = path or f"{bundle.LOGS}/{name}.log"
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(f"{bundle.LOGS}/{name}.log", flags, 0o640)
+    return os.open(path, flags, 0o640)
 
 
 def _notify(address: str, message: str) -> None:

@@ -29,6 +29,10 @@ _SYSCTL_VALUE = re.compile(r"[\x20-\x7e\t]+")
 _WORD = re.compile(r"[!-~]+")
 _LAST_ID = 0xFFFFFFFE
 _ID_RANGE = re.compile(r"[0-9]{1,10}:[0-9]{1,10}:[1-9][0-9]{0,9}")
+_DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9})s?)?")
+_HEALTH_KINDS = (["CMD"], ["CMD-SHELL"], ["NONE"])
+_LOG_PATH = re.compile(r"(/[\w.,:+@-]+)+", re.ASCII)
+_TAG = re.compile(r"[\w.,:+@/-]{1,64}", re.ASCII)
 _REAL_TIME_SIGNAL = re.compile(r"SIGRTMIN\+([0-9]{1,2})")
 
 _NAMESPACED_SYSCTLS = (
@@ -303,6 +307,77 @@ def seconds(value: int) -> int:
     return value
 
 
+def duration(value: str) -> int:
+    """Seconds from ``90``, ``90s``, ``1m30s`` or ``2h``, as podman has them."""
+    match = _DURATION.fullmatch(value.strip())
+    if match is None or not any(match.groups()):
+        raise ValueError("a number of whole seconds, or a duration such as 90s, 1m30s or 2h")
+    hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + rest
+
+
+def _timeout(value: str) -> int:
+    if (timeout := duration(value)) == 0:
+        raise ValueError("a duration of a second or more, such as 30s")
+    return timeout
+
+
+def _interval(value: str) -> int:
+    """0 where nobody is to check by the clock."""
+    return 0 if value == "disable" else _timeout(value)
+
+
+def _positive(value: int) -> int:
+    if value < 1:
+        raise ValueError("a number, 1 or more")
+    return value
+
+
+def _health_command(value: Any) -> list[str]:
+    """The words to run, none for no check. A text is for a shell; of a list, the first word may say what the
+    others are, as in an image (OCI image spec, "Healthcheck")."""
+    if isinstance(value, str):
+        value = ["NONE"] if value in ("", "none") else ["CMD-SHELL", value]
+    if not isinstance(value, list):
+        raise ValueError("a command line for a shell, a list of words, or none")
+    kind, words = (value[0], value[1:]) if value[:1] in _HEALTH_KINDS else ("CMD", value)
+    if kind == "NONE" and not words:
+        return []
+    words = command(words)
+    return ["/bin/sh", "-c", " ".join(words)] if kind == "CMD-SHELL" else words
+
+
+def _log_options(value: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(sorted((str(name), item) for name, item in value.items()))
+    for name in options:
+        if name not in _LOG_OPTIONS:
+            raise ValueError(f"the names {', '.join(_LOG_OPTIONS)}, not {name!r}")
+    return {name: _LOG_OPTIONS[name](item) for name, item in options.items()}
+
+
+def _log_path(value: Any) -> str:
+    """One that logrotate takes as it is, without a pattern or quotes in it."""
+    path = absolute(str(value))
+    if not _LOG_PATH.fullmatch(path):
+        raise ValueError("as path the absolute path of a file, of letters, digits and '_.,:+@-'")
+    return path
+
+
+def _log_size(value: Any) -> int:
+    if (bytes_ := size(value)) == 0:
+        raise ValueError("as max_size a number of bytes, 1 or more, such as 10M")
+    return bytes_
+
+
+def _log_tag(value: Any) -> str:
+    if not _TAG.fullmatch(str(value)):
+        raise ValueError("as tag up to 64 letters, digits and '_.,:+@/-'")
+    return str(value)
+
+
+_LOG_OPTIONS = {"path": _log_path, "max_size": _log_size, "tag": _log_tag}
+
+
 OPTIONS = Options(
     (
         NAME,
@@ -353,7 +428,17 @@ OPTIONS = Options(
         Option("etc_hosts", type="dict", aliases=("add_hosts",), normalise=_hosts),
         Option("stop_signal", normalise=_signal),
         Option("stop_timeout", type="int", default=10, normalise=seconds),
+        Option("healthcheck", type="raw", normalise=_health_command),
+        Option("healthcheck_interval", normalise=_interval),
+        Option("healthcheck_timeout", normalise=_timeout),
+        Option("healthcheck_retries", type="int", normalise=_positive),
+        Option("healthcheck_start_period", normalise=duration),
+        Option("healthcheck_failure_action", choices=("none", "kill", "restart", "stop")),
+        Option("log_driver", choices=("journald", "file", "none")),
+        Option("log_opt", type="dict", aliases=("log_options",), normalise=_log_options),
         Option("restart_policy", default="no", choices=("no", "on-failure", "always", "unless-stopped")),
+        Option("restart_sec", type="int", normalise=_positive),
+        Option("restart_max_delay_sec", type="int", normalise=_positive),
         Option("supervisor", default="auto", choices=("auto", "systemd", "direct")),
     )
 )

@@ -17,20 +17,10 @@ from .. import host, systemctl
 from ..converge import Failure, Needs, State, Step
 from ..kernel import cgroup, file, namespace
 from ..shell import command, write_file
-from . import bundle, installation, seccomp, spec, surroundings
+from . import bundle, health, installation, log, seccomp, spec, surroundings, units
 from .options import OPTIONS, signal_number
 from .recipe import recipe
-from .supervisor import (
-    Direct,
-    Stop,
-    Supervisor,
-    Systemd,
-    log_path,
-    running,
-    unit_path,
-    unit_text,
-    wants_path,
-)
+from .supervisor import Direct, Stop, Supervisor, Systemd, running
 from .together import Together, settling
 
 Entry = Mapping[str, Any]
@@ -55,6 +45,8 @@ def check(entries: Sequence[Entry]) -> None:
                 f"restart_policy: {entry['restart_policy']!r} needs someone who watches, and without systemd "
                 f"nobody does; {entry['name']} takes 'no' on this host; nothing was changed."
             )
+        for part in (units, health, log):
+            part.check(entry, kind)
 
 
 def _kind(entry: Entry) -> str:
@@ -126,9 +118,13 @@ class Process:
         state["config"] = _shown(config)
         state["seccomp"] = _digest(_read_bytes(self._directory / bundle.FILTER))
         if systemctl.systemd_is_init():
-            state["unit"] = file.read_text(unit_path(self.name))
-            state["unit_loaded"] = not self._batch.supervisors["systemd"].stale(self.name)
-            state["enabled"] = os.path.lexists(wants_path(self.name))
+            systemd = self._batch.supervisors["systemd"]
+            state["units"] = {unit: file.read_text(units.path(unit)) for unit in units.names(self.name)}
+            state["units_loaded"] = not systemd.stale(self.name)
+            state["enabled"] = os.path.lexists(units.wants_path(self.name))
+            state["checked"] = systemd.checked(self.name)
+        state["health"] = _read_json(self._directory / bundle.HEALTH)
+        state["log_rotation"] = file.read_text(log.rotation_path(self.name))
         state["process"] = self._differences(found[0], config) if found else None
         return state
 
@@ -139,9 +135,11 @@ class Process:
     def _places(self) -> Iterator[Path]:
         """Everything that a container's process leaves on the host."""
         yield self._declaration.path
-        for name in ("config.json", bundle.FILTER, "etc", *_OVERLAY):
+        for name in ("config.json", bundle.FILTER, bundle.HEALTH, "etc", *_OVERLAY):
             yield self._directory / name
-        yield from (unit_path(self.name), wants_path(self.name), log_path(self.name), host.RUN / self.name)
+        yield from map(units.path, units.names(self.name))
+        yield from (units.wants_path(self.name), log.rotation_path(self.name), host.RUN / self.name)
+        yield from log.files(self.name, self._kept)
         own_cgroup = surroundings.own_cgroup(self.name)
         if own_cgroup is not None:
             yield own_cgroup
@@ -173,7 +171,8 @@ class Process:
         if self._entry["state"] == "absent":
             return ABSENT
         declared = self._declared()
-        given = surroundings.read(declared, _kind(declared))
+        kind = _kind(declared)
+        given = surroundings.read(declared, kind)
         self._missing = surroundings.missing(declared)
         started = declared["state"] != "stopped"
         config = self._config = spec.config(declared, given)
@@ -188,12 +187,22 @@ class Process:
             "seccomp": _digest(_filter(config)),
         }
         if systemctl.systemd_is_init():
-            systemd = _kind(declared) == "systemd"
-            expected["unit"] = unit_text(declared, config) if systemd else None
-            expected["unit_loaded"] = True
-            expected["enabled"] = systemd and started
+            texts = units.texts(declared, config) if kind == "systemd" else {}
+            expected["units"] = {unit: texts.get(unit) for unit in units.names(self.name)}
+            expected["units_loaded"] = True
+            expected["enabled"] = kind == "systemd" and started
+            expected["checked"] = self._checked(declared, actual)
+        expected["health"] = health.spec(declared)
+        expected["log_rotation"] = log.rotation(declared, kind)
         expected["process"] = [] if started else None
         return expected
+
+    def _checked(self, declared: Entry, actual: State) -> bool | None:
+        """Whether a timer is to have it checked: one that systemd is just starting again has none as yet."""
+        being_started = actual["state"] in RUNNING and actual["checked"] is None
+        if being_started or declared["state"] not in RUNNING or _kind(declared) != "systemd":
+            return None
+        return health.interval(declared) > 0
 
     def _declared(self) -> dict[str, Any]:
         """The declaration; to stop or restart, the one that is kept is enough."""
@@ -227,15 +236,18 @@ class Process:
             steps.append(self._freeze_step(False))
         if stop:
             steps += self._stop_steps()
-        steps += self._unit_steps(differs, expected)
+        steps += self._unit_steps(actual, expected)
         if "directories" in differs or (fresh and expected["directories"]):
             steps.append(self._directories_step(expected["directories"], fresh))
         if "config" in differs:
             steps.append(self._config_step(self._config, fresh))
         if "seccomp" in differs:
             steps.append(_file_step("seccomp", self._directory / bundle.FILTER, _filter(self._config)))
+        steps += self._note_steps(differs, expected)
         if start:
-            steps += self._start_steps(_kind(self._declared()))
+            steps += self._start_steps(self._declared())
+        elif "units" in expected:
+            steps += self._timer_steps(actual, expected)
         if expected["state"] == "paused" and (start or not paused):
             steps.append(self._freeze_step(True))
         steps += keep if not new else []
@@ -253,19 +265,39 @@ class Process:
                 path, whole = self._directory / "etc" / name, text + self._read_etc(name)[1]
                 yield Step(f"etc/{name}", write_file(path, whole), _bound(_write_in_place, path, whole))
 
-    def _unit_steps(self, differs: set[str], expected: State) -> Iterator[Step]:
-        path, link = unit_path(self.name), wants_path(self.name)
-        if "unit" in differs:
-            if expected["unit"] is None:
-                yield from self._forget_steps()
-            yield _file_step("unit", path, expected["unit"])
-        if "enabled" in differs and expected["enabled"]:
-            commands = (command(["mkdir", "-p", link.parent]), command(["ln", "-sf", path, link]))
-            yield Step("enabled", commands, _bound(_link, path, link))
-        elif "enabled" in differs:
+    def _unit_steps(self, actual: State, expected: State) -> Iterator[Step]:
+        there, wanted = actual.get("units", {}), expected.get("units", {})
+        changed = [unit for unit, text in wanted.items() if there.get(unit) != text]
+        link = units.wants_path(self.name)
+        for unit in changed:
+            if wanted[unit] is None:
+                yield from self._forget_steps(unit)
+            yield _file_step("units", units.path(unit), wanted[unit])
+        enable = expected.get("enabled", False)
+        turn = enable != actual.get("enabled", False)
+        if turn and enable:
+            target = units.path(host.unit(self.name))
+            commands = (command(["mkdir", "-p", link.parent]), command(["ln", "-sf", target, link]))
+            yield Step("enabled", commands, _bound(_link, target, link))
+        elif turn:
             yield _file_step("enabled", link, None)
-        if differs & {"unit", "unit_loaded", "enabled"}:
-            yield systemctl.reload_step("unit")
+        if changed or turn or not actual.get("units_loaded", True):
+            yield systemctl.reload_step("units")
+
+    def _timer_steps(self, actual: State, expected: State) -> Iterator[Step]:
+        """Has the timer of one that runs on go as it is declared."""
+        timer = units.check_timer(self.name)
+        changed = actual.get("units", {}).get(timer) != expected["units"][timer]
+        if expected["checked"] and (changed or not actual.get("checked")):
+            yield systemctl.step("checked", "restart", timer)
+
+    def _note_steps(self, differs: set[str], expected: State) -> Iterator[Step]:
+        """What others than the process itself act on, which therefore goes on meanwhile."""
+        if "health" in differs:
+            text = None if expected["health"] is None else json.dumps(expected["health"], indent=2) + "\n"
+            yield _file_step("health", self._directory / bundle.HEALTH, text)
+        if "log_rotation" in differs:
+            yield _file_step("log_rotation", log.rotation_path(self.name), expected["log_rotation"])
 
     def _directories_step(self, expected: Sequence[str], fresh: bool) -> Step:
         """Makes the overlay's directories; a ``fresh`` one starts without what was written above another
@@ -292,22 +324,25 @@ class Process:
             "config", write_file(path, text, 0o600), lambda: file.write_atomically(path, text, 0o600), needs
         )
 
-    def _start_steps(self, kind: str) -> tuple[Step, ...]:
-        commands = self._batch.supervisors[kind].start_commands(self.name)
+    def _start_steps(self, declared: Entry) -> tuple[Step, ...]:
+        kind, checked = _kind(declared), health.interval(declared) > 0
+        commands = self._batch.supervisors[kind].start_commands(self.name, checked=checked)
         return self._batch.starts[kind].steps(self.name, self.name, commands, self._see_running)
 
     def _see_running(self) -> None:
         if running(self.name) is None:
             raise Failure(
-                f"command: it ended as soon as it was started; its output is in {self._output()}, and "
-                f"{self.name} is stopped."
+                f"command: it ended as soon as it was started; {self._output()}, and {self.name} is stopped."
             )
         self._restarted = True
 
     def _output(self) -> str:
-        if _kind(self._declared()) == "direct":
-            return str(log_path(self.name))
-        return f"'journalctl -u {host.unit(self.name)}'"
+        """Where to look for the reason."""
+        declared = self._declared()
+        driver, path = log.driver(declared, _kind(declared)), log.path(declared, _kind(declared))
+        if driver == "none":
+            return "its output is not kept (log_driver)"
+        return f"its output is in {path or repr(f'journalctl -u {host.unit(self.name)}')}"
 
     def _stop_steps(self) -> tuple[Step, ...]:
         """As the running process was declared; it is systemd's to stop where it has a unit."""
@@ -338,20 +373,23 @@ class Process:
         place = surroundings.cgroup(self.name)
         return place is not None and cgroup.read(place, "cgroup.freeze") == "1"
 
-    def _forget_steps(self) -> Iterator[Step]:
-        """Before the unit goes, as it would stay listed without its file."""
-        if self._has_failed():
-            yield systemctl.step("failure", "reset-failed", host.unit(self.name))
+    def _forget_steps(self, unit: str) -> Iterator[Step]:
+        """Before a unit goes, as it would stay listed without its file, or go on."""
+        if unit == units.check_timer(self.name):
+            yield systemctl.step("checked", "stop", unit)
+        elif unit == host.unit(self.name) and self._has_failed():
+            yield systemctl.step("failure", "reset-failed", unit)
 
     def _absent(self, actual: State) -> list[Step]:
         steps: list[Step] = [self._freeze_step(False)] if actual["state"] == "paused" else []
         steps += self._stop_steps() if actual["state"] in RUNNING else ()
-        steps += self._forget_steps()
-        for what, path in (("unit", unit_path(self.name)), ("enabled", wants_path(self.name))):
+        steps += self._forget_steps(host.unit(self.name))
+        named = [("units", units.path(unit)) for unit in units.names(self.name)]
+        for what, path in (*named, ("enabled", units.wants_path(self.name))):
             if str(path) in actual["files"]:
                 steps.append(_file_step(what, path, None))
-        if any(step.changes in ("unit", "enabled") for step in steps):
-            steps.append(systemctl.reload_step("unit"))
+        if any(step.changes in ("units", "enabled") for step in steps):
+            steps.append(systemctl.reload_step("units"))
         trees = [self._directory / name for name in ("etc", *_OVERLAY)] + [host.RUN / self.name]
         steps += [
             Step("files", (command(["rm", "-rf", path]),), _bound(_remove_tree, path))
@@ -361,7 +399,9 @@ class Process:
         for path in (
             self._directory / "config.json",
             self._directory / bundle.FILTER,
-            log_path(self.name),
+            self._directory / bundle.HEALTH,
+            log.rotation_path(self.name),
+            *log.files(self.name, self._kept),
         ):
             if str(path) in actual["files"]:
                 steps.append(_file_step("files", path, None))
@@ -378,12 +418,13 @@ class Process:
             return facts
         declared = self._declared()
         kind = _kind(declared)
+        path = log.path(declared, kind)
         facts = {
             **facts,
             "supervisor": kind,
             "bundle": str(self._directory),
             "unit": host.unit(self.name) if kind == "systemd" else None,
-            "log": str(log_path(self.name)) if kind == "direct" else None,
+            "log": None if path is None else str(path),
         }
         # A lesson is about one container; of many it would be most of the result.
         return {**facts, "recipe": self._recipe(declared)} if len(self._batch.resources) == 1 else facts
@@ -421,7 +462,7 @@ def _file_step(changes: str, path: Path, text: str | bytes | None) -> Step:
 
 def _remove_file(path: Path) -> None:
     file.remove(path)
-    if path == log_path(path.stem):
+    if path.parent == Path(bundle.LOGS):
         file.remove_empty(path.parent, up_to=path.parent.parent)
 
 
@@ -453,13 +494,19 @@ def _link(target: Path, link: Path) -> None:
 
 def _read_config(path: Path) -> spec.Config | None:
     """The config at ``path``; a damaged one counts as none, and is written anew."""
-    try:
-        config = json.loads(file.read_text(path) or "null")
-    except ValueError:
-        return None
+    config = _read_json(path)
     shape = {"root": dict, "process": dict, "mounts": list, "linux": dict}
     sound = isinstance(config, dict) and all(isinstance(config.get(key), shape[key]) for key in shape)
     return config if sound else None
+
+
+def _read_json(path: Path) -> Any:
+    """What is in the file, as far as it is JSON."""
+    text = file.read_text(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return text
 
 
 def _shown(config: spec.Config | None) -> spec.Config | None:

@@ -18,7 +18,7 @@ from .. import host
 from ..converge import Failure
 from ..kernel import capability
 from . import config as configuration
-from . import devices
+from . import devices, log
 from .bundle import GROUPS_ANNOTATION, OCI_VERSION, USER_ANNOTATION, Refused
 
 Entry = Mapping[str, Any]
@@ -187,7 +187,7 @@ def _id_mappings(declared: Entry, given: Host) -> Config:
 
 
 def _annotations(declared: Entry) -> dict[str, str]:
-    annotations = dict(declared.get("annotations", {}))
+    annotations = {**declared.get("annotations", {}), **log.notes(declared)}
     if "user" in declared:
         annotations[USER_ANNOTATION] = declared["user"]
     names = [group for group in declared.get("group_add", []) if not group.isdecimal()]

@@ -25,17 +25,13 @@ from typing import Any, Protocol
 from .. import host, systemctl
 from ..converge import Failure
 from ..kernel import cgroup, file, process
-from . import bundle
-from .devices import systemd_properties
+from . import bundle, units
 from .installation import LAUNCHER, run_launcher
-from .spec import stop_signal
 
 Failures = Mapping[str, str]
 """One sentence for each container that something did not succeed for."""
 
-_START_SECONDS = 60
 _KILL_SECONDS = 10.0
-_RESTART = {"no": "no", "on-failure": "on-failure", "always": "always", "unless-stopped": "always"}
 _ENDED = ("inactive", "failed")
 _HISTORY = ("NRestarts", "Result", "ExecMainCode", "ExecMainStatus", "ExecMainExitTimestampMonotonic")
 
@@ -70,6 +66,9 @@ class Supervisor(Protocol):
     def failed(self, name: str) -> bool:
         """Whether the supervisor still knows the container as one that has failed, and is not active."""
 
+    def checked(self, name: str) -> bool | None:
+        """Whether a timer has the container's health checked; None while the container is not up."""
+
     def start(self, names: Sequence[str]) -> Failures:
         """Starts containers that do not run."""
 
@@ -79,7 +78,8 @@ class Supervisor(Protocol):
     def freeze(self, stop: Stop, frozen: bool) -> None:
         """Has all processes of a container stand still, or go on. Raises Failure, OSError."""
 
-    def start_commands(self, name: str) -> tuple[str, ...]: ...
+    def start_commands(self, name: str, *, checked: bool) -> tuple[str, ...]:
+        """``checked`` is whether it has a check that is made by the clock."""
 
     def stop_commands(self, stop: Stop) -> tuple[str, ...]: ...
 
@@ -108,6 +108,9 @@ class Direct:
     def failed(self, name: str) -> bool:
         return False
 
+    def checked(self, name: str) -> bool | None:
+        return None
+
     def start(self, names: Sequence[str]) -> Failures:
         return _told(run_launcher("start", *names), names)
 
@@ -132,7 +135,7 @@ class Direct:
         if stop.cgroup is not None and not cgroup.set_frozen(stop.cgroup, frozen, _KILL_SECONDS):
             raise Failure(f"state: {stop.name} did not {'pause' if frozen else 'go on'} in time.")
 
-    def start_commands(self, name: str) -> tuple[str, ...]:
+    def start_commands(self, name: str, *, checked: bool) -> tuple[str, ...]:
         return (shlex.join([LAUNCHER, "start", name]),)
 
     def stop_commands(self, stop: Stop) -> tuple[str, ...]:
@@ -161,11 +164,12 @@ class Systemd:
         self._shown: dict[str, dict[str, str]] = {}
 
     def refresh(self, names: Iterable[str]) -> None:
-        units = [host.unit(name) for name in names]
-        self._shown = systemctl.show(units, "ActiveState", "NeedDaemonReload", *_HISTORY)
+        asked = [unit for name in names for unit in (host.unit(name), *_check_units(name))]
+        self._shown = systemctl.show(asked, "ActiveState", "NeedDaemonReload", *_HISTORY)
 
     def stale(self, name: str) -> bool:
-        return self._shown[host.unit(name)]["NeedDaemonReload"] == "yes"
+        shown = (self._shown.get(unit, {}) for unit in units.names(name))
+        return any(unit.get("NeedDaemonReload") == "yes" for unit in shown)
 
     def active(self, name: str) -> bool:
         return self._shown[host.unit(name)]["ActiveState"] not in _ENDED
@@ -173,12 +177,18 @@ class Systemd:
     def failed(self, name: str) -> bool:
         return self._shown[host.unit(name)]["ActiveState"] == "failed"
 
+    def checked(self, name: str) -> bool | None:
+        if self._shown[host.unit(name)]["ActiveState"] != "active":
+            return None
+        return self._shown.get(units.check_timer(name), {}).get("ActiveState") == "active"
+
     def start(self, names: Sequence[str]) -> Failures:
-        units = [host.unit(name) for name in names]
+        containers = [host.unit(name) for name in names]
+        timers = [units.check_timer(name) for name in names if _check_units(name)]
         try:
-            systemctl.systemctl("restart", *units)
+            systemctl.systemctl("restart", *containers, *timers)
         except Failure:
-            shown = systemctl.show(units, "ActiveState", "StatusText", "Result")
+            shown = systemctl.show(containers, "ActiveState", "StatusText", "Result")
             failed = [name for name in names if shown[host.unit(name)]["ActiveState"] != "active"]
             self._end([host.unit(name) for name in failed])
             return {name: _reason(name, shown[host.unit(name)]) for name in failed}
@@ -188,20 +198,21 @@ class Systemd:
         failure = self._end([host.unit(stop.name) for stop in stops])
         return dict.fromkeys((stop.name for stop in stops), str(failure)) if failure else {}
 
-    def _end(self, units: Sequence[str]) -> Failure | None:
+    def _end(self, ended: Sequence[str]) -> Failure | None:
         """Stops units, and has systemd forget that they failed: one that had to be killed counts as such, and
         would stay known after its file is gone."""
         failure = None
         try:
-            systemctl.systemctl("stop", *units)
+            systemctl.systemctl("stop", *ended)
         except Failure as told:
             failure = told
         with contextlib.suppress(Failure):  # It complains of those that it has forgotten already.
-            systemctl.systemctl("reset-failed", *units)
+            systemctl.systemctl("reset-failed", *ended)
         return failure
 
-    def start_commands(self, name: str) -> tuple[str, ...]:
-        return (f"systemctl restart {host.unit(name)}",)
+    def start_commands(self, name: str, *, checked: bool) -> tuple[str, ...]:
+        timer = f" {units.check_timer(name)}" if checked else ""
+        return (f"systemctl restart {host.unit(name)}{timer}",)
 
     def stop_commands(self, stop: Stop) -> tuple[str, ...]:
         unit = host.unit(stop.name)
@@ -216,61 +227,6 @@ class Systemd:
 
     def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]:
         return (f"systemctl {'freeze' if frozen else 'thaw'} {host.unit(stop.name)}",)
-
-
-def unit_text(declared: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The container's unit (systemd.service(5)), with what systemd does of its config. Raises Failure.
-
-    The launcher is the service's first process and hands over to the container's (MAINPID=, sd_notify(3)).
-    What it refuses to start is not tried again (RestartPreventExitStatus); what ends is, as the policy says,
-    without giving up.
-    """
-    name = declared["name"]
-    after = f"ExecStopPost={LAUNCHER} poststop {name}\n" if bundle.has_hooks(dict(config), "poststop") else ""
-    rules = config["linux"].get("resources", {}).get("devices", [])
-    filtered = "".join(f"{line}\n" for line in systemd_properties(rules)) if rules else ""
-    return f"""\
-# Kept by the module bare.containers.container_process, which undoes what is changed here.
-[Unit]
-Description=Container {name}
-Wants=bare-network.service
-After=bare-network.service
-RequiresMountsFor={host.STATE}
-StartLimitIntervalSec=0
-
-[Service]
-Type=notify
-NotifyAccess=all
-ExecStart={LAUNCHER} start {name}
-{after}SyslogIdentifier={name}
-Delegate=yes
-{filtered}\
-OOMPolicy=continue
-TimeoutStartSec={_START_SECONDS}
-KillMode=mixed
-KillSignal={stop_signal(declared)}
-TimeoutStopSec={declared["stop_timeout"] or "1ms"}
-Restart={_RESTART[declared["restart_policy"]]}
-RestartSec=1
-RestartPreventExitStatus={bundle.FAILED}
-
-[Install]
-WantedBy=multi-user.target
-"""
-
-
-def unit_path(name: str) -> Path:
-    return systemctl.UNITS / host.unit(name)
-
-
-def wants_path(name: str) -> Path:
-    """The link by which the container is started at boot."""
-    return systemctl.wants_link(host.unit(name))
-
-
-def log_path(name: str) -> Path:
-    """Where the output of a container goes that systemd does not watch."""
-    return Path(bundle.LOGS) / f"{name}.log"
 
 
 def running(name: str) -> tuple[int, int] | None:
@@ -294,13 +250,13 @@ def running(name: str) -> tuple[int, int] | None:
 
 def _wait_for_launcher(descriptor: int, name: str) -> None:
     """The launcher and the process it starts hold the folder until exec, or their end (bundle.lock())."""
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + units.START_SECONDS
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise Failure(f"{name} is still being started after {_START_SECONDS} seconds.") from None
+                raise Failure(f"{name} is still being started after {units.START_SECONDS} seconds.") from None
             time.sleep(0.01)
 
 
@@ -318,6 +274,11 @@ def _end(names: Sequence[str]) -> Failures:
             bundle.forget_run(str(host.RUN / name))
     done = run_launcher("poststop", *hooked) if hooked else None
     return _told(done, hooked) if done else {}
+
+
+def _check_units(name: str) -> tuple[str, ...]:
+    """The units of a container's check, of one that has them."""
+    return units.names(name)[1:] if os.path.lexists(units.path(units.check_timer(name))) else ()
 
 
 def _open(name: str) -> int | None:

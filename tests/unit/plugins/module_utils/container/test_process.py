@@ -62,7 +62,10 @@ class Remembered:
             (self._run / stop.name / "state.json").unlink()
         return {}
 
-    def start_commands(self, name):
+    def checked(self, name):
+        return None
+
+    def start_commands(self, name, *, checked):
         return (f"start {name}",)
 
     def stop_commands(self, stop):

@@ -9,10 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils.container import spec
+from ansible_collections.bare.containers.plugins.module_utils.container import health, spec, units
 from ansible_collections.bare.containers.plugins.module_utils.container.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.container.recipe import recipe
-from ansible_collections.bare.containers.plugins.module_utils.container.supervisor import unit_text
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
 from ansible_collections.bare.containers.plugins.module_utils.kernel import capability
 from hypothesis import given
@@ -115,8 +114,18 @@ def test_the_defaults():
     assert {"nosuid", "size=64m"} <= set(mounts(configured)["/tmp"]["options"])
 
 
+HEALTH = {
+    "healthcheck": "test -e /ready",
+    "healthcheck_interval": "1m",
+    "healthcheck_timeout": "5",
+    "healthcheck_retries": 2,
+    "healthcheck_start_period": "10s",
+    "healthcheck_failure_action": "restart",
+}
+
+
 def test_every_option_makes_a_difference_that_is_seen():
-    """Of the config, the files in /etc and the unit; what is not in one of them has no effect."""
+    """Of the config, the files in /etc, the units, the check; what is not in one of them has no effect."""
     changes = {
         **FULL,
         "command": ["false"],
@@ -133,6 +142,16 @@ def test_every_option_makes_a_difference_that_is_seen():
         "stop_signal": "INT",
         "stop_timeout": 1,
         "restart_policy": "always",
+        "restart_sec": 5,
+        "restart_max_delay_sec": 30,
+        **HEALTH,
+        "log_driver": "none",
+        "log_opt": {"tag": "of-web"},
+    }
+    needs = {
+        "sysctl": {"network": "auto"},
+        **{name: {"restart_policy": "always"} for name in ("restart_sec", "restart_max_delay_sec")},
+        **{name: {"healthcheck": ["true"]} for name in HEALTH if name != "healthcheck"},
     }
     # What these come to is for the host to say.
     steering = {"name", "state", "rootfs", "supervisor", "init_path", "devices", "seccomp"}
@@ -141,10 +160,15 @@ def test_every_option_makes_a_difference_that_is_seen():
     def seen(**options):
         declared = declare(**options)
         made = spec.config(declared, HOST)
-        return made, spec.etc_files(declared, HOST), unit_text(declared, made)
+        return (
+            made,
+            spec.etc_files(declared, HOST),
+            units.texts(declared, made),
+            health.spec(declared),
+        )
 
     for name, value in changes.items():
-        options = {} if name != "sysctl" else {"network": "auto"}
+        options = needs.get(name, {})
         assert seen(**{**options, name: value}) != seen(**options), name
 
 
@@ -228,7 +252,7 @@ def test_resolv_conf_is_the_host_s_without_what_only_the_host_reaches():
 def test_a_unit_says_what_was_declared():
     def lines_of(**options):
         declared = declare(**options)
-        return unit_text(declared, spec.config(declared, HOST)).splitlines()
+        return units.texts(declared, spec.config(declared, HOST))["bare-web.service"].splitlines()
 
     lines = lines_of(stop_signal="int", stop_timeout=3, restart_policy="unless-stopped")
     assert "KillSignal=SIGINT" in lines
