@@ -32,7 +32,9 @@ PACKAGES = (
 )  # fmt: skip
 # What the roles install, and what the scenarios look around with: installed in the base `prepared`, only
 # available in the base `bare`.
-ROLE_PACKAGES = ("nftables", "python3-pyroute2", "busybox-static", "python3-apt", "curl", "strace")
+ROLE_PACKAGES = (
+    "nftables", "python3-pyroute2", "busybox-static", "logrotate", "python3-apt", "curl", "strace",
+)  # fmt: skip
 
 # Periodic work, logins on consoles and first-boot work: seconds under emulation, and noise in every test.
 MASKED_UNITS = (
