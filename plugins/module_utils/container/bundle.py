@@ -129,7 +129,8 @@ def parse_json(text: str) -> Any:
     decoder: Any = _Decoder()
     try:
         value, end = make_scanner(decoder)(text, len(text) - len(text.lstrip(_BLANKS)))
-    except (RecursionError, StopIteration):
+    except (RecursionError, StopIteration, SystemError):
+        # The last is how the scanner fails to raise json's own exception, of a module that is not loaded.
         raise ValueError("not JSON") from None
     if text[end:].strip(_BLANKS):
         raise ValueError("more than one JSON value")
