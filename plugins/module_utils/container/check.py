@@ -42,18 +42,15 @@ def run(name: str) -> int:
         return _check(name)
     except Refused as refused:
         reason = str(refused)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"healthcheck: {error}"
+    except OSError as error:
+        reason = f"healthcheck: {error.strerror} ({error.filename})"
     sys.stderr.write(f"{name}: {reason}.\n")
     return FAILED
 
 
 def _check(name: str) -> int:
     run = f"{bundle.RUN}/{name}"
-    try:
-        declared = bundle.parse_json(bundle.read_file(f"{bundle.CONTAINERS}/{name}/{bundle.HEALTH}"))
-    except FileNotFoundError:
-        raise Refused("healthcheck: none is declared") from None
+    declared = _declared(f"{bundle.CONTAINERS}/{name}/{bundle.HEALTH}")
     container = bundle.running(run)
     if container is None:
         raise Refused(f"name: {name!r} is not running")
@@ -76,6 +73,18 @@ def _check(name: str) -> int:
         how = "" if rc == 0 else f": {_told(rc, output)}"
         sys.stdout.write(f"{name} is {after['status']}{how}\n")
     return NOT_HEALTHY if after["status"] == UNHEALTHY else 0
+
+
+def _declared(file: str) -> dict[str, Any]:
+    try:
+        declared = bundle.parse_json(bundle.read_file(file))
+        return {name: declared[name] for name in ("args", "timeout", "retries", "start_period")}
+    except FileNotFoundError:
+        raise Refused("healthcheck: none is declared") from None
+    except (KeyError, TypeError, ValueError):
+        raise Refused(
+            f"healthcheck: {file} is damaged, the module container_process writes it anew"
+        ) from None
 
 
 def judge(before: dict[str, Any], passed: bool, declared: dict[str, Any], age: float) -> dict[str, Any]:
