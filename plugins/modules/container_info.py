@@ -106,7 +106,7 @@ containers:
       type: str
       sample: /var/lib/bare-containers/containers/web
     log:
-      description: The file with its output, none with systemd, whose journal has it.
+      description: The file with its output, none where that goes to the journal, or nowhere.
       returned: always
       type: str
       sample: /var/log/bare-containers/web.log
@@ -122,6 +122,27 @@ containers:
       returned: always
       type: dict
       sample: {status: 1, result: exit-code, at: "2025-01-31T12:00:00Z"}
+    health:
+      description: What its health check found, none where it has none or does not run.
+      returned: always
+      type: dict
+      contains:
+        status:
+          description: V(starting), V(healthy) or V(unhealthy).
+          returned: always
+          type: str
+        failing_streak:
+          description: How many checks have failed in a row.
+          returned: always
+          type: int
+        last_check:
+          description:
+            - The last check, none before the first. C(at) is when it ended; C(rc) its exit status, or 128 and the number of the signal
+              that ended it; C(output) the end of what it said.
+            - C(rc) is none of one that could not be run or took too long, and C(output) then the reason.
+          returned: always
+          type: dict
+          sample: {at: "2025-01-31T12:00:00Z", rc: 1, output: connection refused}
     declared:
       description: The declaration as it is kept on the host, by part; C(rootfs), C(cgroup), C(network) and C(process), as far as declared.
       returned: always

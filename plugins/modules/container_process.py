@@ -15,7 +15,7 @@ description:
   - The declaration is kept as a bundle of the OCI runtime specification (C(config.json)), which a small launcher starts and leaves;
     no process but the container's own remains.
   - Unless declared otherwise it has few capabilities, can't gain privileges, and does not see what tells of the host.
-  - A change of what the process was started with starts it again; name servers and a changed unit do not need that.
+  - A change of what the process was started with starts it again; name servers, a health check and a changed unit do not need that.
 author: ["bare.containers contributors (@bare-containers)"]
 options:
   state:
@@ -276,18 +276,73 @@ options:
     description: How many seconds it has to end before it is killed, with all the processes in its cgroup.
     type: int
     default: 10
+  healthcheck:
+    description:
+      - A command that tells whether it is healthy, by ending with 0. It is run inside, as M(bare.containers.nsenter_exec) would.
+      - A text is for C(/bin/sh) in the container, a list is the program and its arguments. V(CMD), V(CMD-SHELL) and V(NONE) may be the
+        first word of a list, as in an image.
+      - V(none), like nothing at all, is no check.
+      - How it stands is the C(health) that M(bare.containers.container_info) returns. A change of the check leaves the container running.
+    type: raw
+  healthcheck_interval:
+    description:
+      - The time from the container's start to the first check, and from the end of each to the next, in seconds or as in V(1m30s). The
+        default is V(30s).
+      - The clock is a timer of systemd, C(bare-health@NAME.timer). With V(disable) there is none, and
+        C(/usr/local/lib/bare-containers/launch check NAME), which ends with 1 where it is unhealthy, is for others to run.
+      - Without systemd only V(disable) is accepted.
+    type: str
+  healthcheck_timeout:
+    description: The time after which a check is killed and has failed. The default is V(30s).
+    type: str
+  healthcheck_retries:
+    description: How many checks have to fail in a row for it to be unhealthy. The default is V(3).
+    type: int
+  healthcheck_start_period:
+    description: The time after its start in which failures do not count, until a first check passes. The default is V(0s).
+    type: str
+  healthcheck_failure_action:
+    description:
+      - What systemd does of one that is unhealthy. V(restart) and V(stop) are asked for as by O(state), V(kill) leaves the rest to
+        O(restart_policy), V(none), the default, is nothing.
+      - Without systemd only V(none) is accepted.
+    type: str
+    choices: [none, kill, restart, stop]
+  log_driver:
+    description:
+      - Where its output goes. V(journald) is the journal, where C(journalctl CONTAINER_NAME=NAME) finds it; V(file) is a file; V(none)
+        is nowhere.
+      - The default is V(journald) with systemd. Without it, it is V(file), and V(journald) is not accepted.
+    type: str
+    choices: [journald, file, none]
+  log_opt:
+    description:
+      - C(path) is the file of O(log_driver=file), by default C(/var/log/bare-containers/NAME.log). With O(state=absent) it is removed.
+      - C(max_size), such as V(10M), is from which size on logrotate moves its contents to C(PATH.1), in place of what is there. That
+        is when logrotate is run, which is daily on Debian.
+      - C(tag) is what O(log_driver=journald) calls it in place of its name, and the field C(CONTAINER_TAG) in the journal.
+    type: dict
+    aliases: [log_options]
   restart_policy:
     description:
-      - What systemd does when it ends by itself, and after a second's pause. V(on-failure) counts an exit status other than 0, and a
-        signal. V(unless-stopped) is V(always).
+      - What systemd does when it ends by itself. V(on-failure) counts an exit status other than 0, and a signal. V(unless-stopped) is
+        V(always).
       - Without systemd nobody watches, and only V(no) is accepted.
     type: str
     choices: ["no", on-failure, always, unless-stopped]
     default: "no"
+  restart_sec:
+    description: The pause before it is started again for the first time, in seconds. The default is 1.
+    type: int
+  restart_max_delay_sec:
+    description:
+      - The longest pause, up to which each is twice the one before. The default is 60 seconds, or O(restart_sec) where that is more.
+      - They are counted from when it was last started by hand, by this module, or at boot.
+    type: int
   supervisor:
     description:
-      - V(systemd) gives it a unit, C(bare-NAME.service), whose main process it is. Its output is in the journal.
-      - V(direct) leaves it to itself. Its output is in C(/var/log/bare-containers/NAME.log).
+      - V(systemd) gives it a unit, C(bare-NAME.service), whose main process it is.
+      - V(direct) leaves it to itself.
       - V(auto) is V(systemd) where that is PID 1, else V(direct).
     type: str
     choices: [auto, systemd, direct]
@@ -354,6 +409,18 @@ EXAMPLES = r"""
       process:
         ioPriority: {class: IOPRIO_CLASS_IDLE}
 
+- name: One that is looked after, on a host with systemd
+  bare.containers.container_process:
+    name: shop
+    command: [httpd, -f, -p, "8081"]
+    healthcheck: wget -q -O /dev/null http://127.0.0.1:8081/
+    healthcheck_interval: 10s
+    healthcheck_start_period: 1m
+    healthcheck_failure_action: restart
+    restart_policy: on-failure
+    log_driver: file
+    log_opt: {max_size: 10M}
+
 - name: Stop one, with its declaration kept
   bare.containers.container_process:
     name: worker
@@ -389,7 +456,7 @@ unit:
   returned: with O(name), unless absent
   sample: bare-web.service
 log:
-  description: The file with its output, none with systemd, whose journal has it.
+  description: The file with its output, none where that goes to the journal, or nowhere.
   type: str
   returned: with O(name), unless absent
 bundle:

@@ -167,8 +167,8 @@ class TestDeclaration:
         told = json.loads(containers.machine.shell(f"cat {file}"))
         assert told["args"] == ["/bin/sh", "-c", "true"]
         assert not containers.converge(healthcheck="true", **BY_HAND)["changed"]
-        foretold = containers.converge(healthcheck=["false"], check=True, **BY_HAND)
-        done = containers.converge(healthcheck=["false"], **BY_HAND)
+        foretold = containers.converge(healthcheck=["true"], check=True, **BY_HAND)
+        done = containers.converge(healthcheck=["true"], **BY_HAND)
         assert foretold["diff"] == done["diff"]
         assert foretold["commands"] == done["commands"]
         assert done["pid"] == first["pid"]
@@ -176,7 +176,7 @@ class TestDeclaration:
             containers.machine.shell(damage)
             status, said = check()
             assert (status, len(said.splitlines())) == (125, 1)
-            assert containers.converge(healthcheck=["false"], **BY_HAND)["pid"] == first["pid"]
+            assert containers.converge(healthcheck=["true"], **BY_HAND)["pid"] == first["pid"]
             assert check()[0] == 0
         assert containers.converge()["changed"]
         containers.machine.shell(f"test ! -e {file}")

@@ -315,6 +315,11 @@ LIMITED = {
             "unit": "bare-gone.service",
             "restarts": 2,
             "last_exit": {"signal": "SIGKILL", "at": "2025-01-31T12:00:00Z", "result": "oom-kill"},
+            "health": {
+                "status": "unhealthy",
+                "failing_streak": 3,
+                "last_check": {"at": "2025-01-31T12:00:00Z", "rc": 1, "output": "refused"},
+            },
             "declared": {"cgroup": {}},
             "drift": [{"part": "cgroup", "changes": ["memory.max", "pids.max"], "needs": "live"}],
             "errors": ["process: it is damaged."],
@@ -369,6 +374,7 @@ def test_the_examples_and_the_playbook_run(containers, told, tmp_path):
     for line in (
         "gone is stopped, bare-gone.service, restarted 2 times",
         "ended at 2025-01-31T12:00:00Z with SIGKILL",
+        "is unhealthy, 3 checks in a row have failed: refused",
         "CPU 1.5 s used at 50000 us in each 100000, throttled 3 times",
         "memory 32.0 MiB of 64.0 MiB, 1 killed when it ran out",
         "tasks 3 of max",

@@ -143,8 +143,8 @@ def test_systemd(host):
     changed = [name for name, entry in done["containers"].items() if entry["changed"]]
     assert changed == ["web", "hog"]
     web, __ = done["diff"]
-    assert 'cgroup.max.depth: 9' in web["before"]
-    assert 'cgroup.max.depth: 4' in web["after"]
+    assert "cgroup.max.depth: 9" in web["before"]
+    assert "cgroup.max.depth: 4" in web["after"]
     assert "memory.max: 268435456" not in web["before"]
     assert "memory.max: 268435456" in web["after"]
     assert done["commands"][-1] == f"echo 4 > {SLICE}/bare-web.service/cgroup.max.depth"

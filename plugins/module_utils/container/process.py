@@ -268,15 +268,19 @@ class Process:
     def _unit_steps(self, actual: State, expected: State) -> Iterator[Step]:
         there, wanted = actual.get("units", {}), expected.get("units", {})
         changed = [unit for unit, text in wanted.items() if there.get(unit) != text]
+        own, *checks = units.names(self.name)
         link = units.wants_path(self.name)
+        if own in changed and wanted[own] is None:
+            yield from self._forget_steps()
+        gone = [unit for unit in checks if unit in changed and wanted[unit] is None]
+        if gone:
+            yield systemctl.step("checked", "stop", *gone)
         for unit in changed:
-            if wanted[unit] is None:
-                yield from self._forget_steps(unit)
             yield _file_step("units", units.path(unit), wanted[unit])
         enable = expected.get("enabled", False)
         turn = enable != actual.get("enabled", False)
         if turn and enable:
-            target = units.path(host.unit(self.name))
+            target = units.path(own)
             commands = (command(["mkdir", "-p", link.parent]), command(["ln", "-sf", target, link]))
             yield Step("enabled", commands, _bound(_link, target, link))
         elif turn:
@@ -373,17 +377,15 @@ class Process:
         place = surroundings.cgroup(self.name)
         return place is not None and cgroup.read(place, "cgroup.freeze") == "1"
 
-    def _forget_steps(self, unit: str) -> Iterator[Step]:
-        """Before a unit goes, as it would stay listed without its file, or go on."""
-        if unit == units.check_timer(self.name):
-            yield systemctl.step("checked", "stop", unit)
-        elif unit == host.unit(self.name) and self._has_failed():
-            yield systemctl.step("failure", "reset-failed", unit)
+    def _forget_steps(self) -> Iterator[Step]:
+        """Before the unit goes, as it would stay listed without its file."""
+        if self._has_failed():
+            yield systemctl.step("failure", "reset-failed", host.unit(self.name))
 
     def _absent(self, actual: State) -> list[Step]:
         steps: list[Step] = [self._freeze_step(False)] if actual["state"] == "paused" else []
         steps += self._stop_steps() if actual["state"] in RUNNING else ()
-        steps += self._forget_steps(host.unit(self.name))
+        steps += self._forget_steps()
         named = [("units", units.path(unit)) for unit in units.names(self.name)]
         for what, path in (*named, ("enabled", units.wants_path(self.name))):
             if str(path) in actual["files"]:
