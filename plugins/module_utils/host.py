@@ -8,12 +8,16 @@ it.
 
     /var/lib/bare-containers/containers/NAME/   rootfs.json cgroup.json network.json process.json
                                                 config.json: the bundle (OCI runtime spec, "bundle")
+                                                seccomp.bpf health.json: its filter, compiled; its check
                                                 etc/ upper/ work/ rootfs/: its own files, and where its root
                                                 is mounted
     /var/lib/bare-containers/store/             root file systems, shared
-    /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process
+    /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process,
+                                                health.json: how it stands by its check
     /run/netns/NAME                             its network namespace (ip-netns(8))
-    /etc/systemd/system/bare-NAME.service       its unit, under systemd
+    /etc/systemd/system/bare-NAME.service       its unit, under systemd; bare-health@NAME.{timer,service}: who
+                                                checks it
+    /etc/logrotate.d/bare-NAME.conf             what keeps its log small, where it has a file for it
 
 The rooms (cgroup, network, rootfs, container) know each other's work only by what is written here.
 """
