@@ -68,10 +68,10 @@ class Cgroupfs:
         state: dict[str, Any] = {"state": "present", "controls": self._live.expect(self._values)}
         if self._frozen is not None:
             state["frozen"] = self._frozen
-        if self._delegate is not None:
-            state["controllers"] = sorted(self._controllers())
         if self._delegate is not None or "owners" in actual:
             state["owners"] = [self._delegate or 0]
+        if self._delegate is not None:
+            state["controllers"] = sorted(self._controllers())
         return state
 
     def steps(self, actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[Step]:

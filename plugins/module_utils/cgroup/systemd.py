@@ -152,10 +152,10 @@ class Systemd:
         state: dict[str, Any] = {"state": "present", "drop_in": self._text().splitlines(), "loaded": True}
         if self._live.exists():
             state["controls"] = controls
-            if self._delegate is not None or "owners" in actual:
-                state["owners"] = [self._delegate or 0]
             if self._frozen is not None:
                 state["frozen"] = self._frozen
+            if self._delegate is not None or "owners" in actual:
+                state["owners"] = [self._delegate or 0]
         elif self._frozen:
             raise Failure(
                 f"state: frozen takes a unit that runs, and {self._unit} does not; nothing was changed."

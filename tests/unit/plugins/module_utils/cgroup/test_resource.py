@@ -16,6 +16,7 @@ from ansible_collections.bare.containers.plugins.module_utils.cgroup.options imp
 from ansible_collections.bare.containers.plugins.module_utils.cgroup.systemd import Units
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure, converge
 from ansible_collections.bare.containers.plugins.module_utils.kernel import cgroup
+from ansible_collections.bare.containers.plugins.module_utils.module import as_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -140,6 +141,15 @@ def test_a_unit_starts_with_what_was_declared_before(machine, option, value, fil
     converged(manager="systemd", **{option: value})
     assert machine.kernel.read(machine.start("web"), file) == text
     assert not run(manager="systemd", **{option: value}).changed
+
+
+@pytest.mark.parametrize("manager", ["cgroupfs", "systemd"])
+def test_check_mode_shows_it_in_the_order_in_which_it_is_read(machine, manager):
+    if manager == "systemd":
+        machine.start("web")
+    declared = {"manager": manager, "pids_max": 7, "frozen": False, "delegate": "nobody"}
+    predicted = run(check=True, **declared)
+    assert as_yaml(predicted.after) == as_yaml(converged(**declared).after)
 
 
 @given(
