@@ -305,7 +305,7 @@ options:
     description:
       - What systemd does of one that is unhealthy. V(restart) and V(stop) are asked for as by O(state), V(kill) leaves the rest to
         O(restart_policy), V(none), the default, is nothing.
-      - Without systemd only V(none) is accepted.
+      - With O(healthcheck_interval=disable) only V(none) is accepted.
     type: str
     choices: [none, kill, restart, stop]
   log_driver:

@@ -24,18 +24,16 @@ def check(entry: Entry, kind: str) -> None:
     for option in entry:
         if option.startswith("healthcheck_") and not declared:
             raise Failure(f"{option}: {name} has no healthcheck that it would be for; nothing was changed.")
-    if not declared or kind == "systemd":
-        return
-    if interval(entry):
+    if interval(entry) and kind == "direct":
         raise Failure(
             f"healthcheck_interval: {interval(entry)} seconds need someone who looks at the clock, and "
             f"without systemd nobody does; {name} takes 'disable', and '{LAUNCHER} check {name}' then is the "
             "check; nothing was changed."
         )
-    if failure_action(entry) != "none":
+    if failure_action(entry) != "none" and not interval(entry):
         raise Failure(
-            f"healthcheck_failure_action: {failure_action(entry)!r} needs someone who watches, and without "
-            f"systemd nobody does; {name} takes 'none'; nothing was changed."
+            f"healthcheck_failure_action: {failure_action(entry)!r} follows from checks by the clock, and "
+            f"{name} has none (healthcheck_interval: disable), it takes 'none'; nothing was changed."
         )
 
 

@@ -144,10 +144,11 @@ def test_who_does_not_watch_does_not_promise_to(monkeypatch):
     with pytest.raises(Failure, match=r"^healthcheck_interval: 30 seconds .*/launch check web'"):
         process.check([declare(healthcheck="true")])
     by_hand = {"healthcheck": "true", "healthcheck_interval": "disable"}
-    with pytest.raises(Failure, match=r"^healthcheck_failure_action: 'restart'"):
-        process.check([declare(**by_hand, healthcheck_failure_action="restart")])
     process.check([declare(**by_hand)])
-    monkeypatch.setattr(systemctl, "systemd_is_init", lambda: True)
+    for systemd in (False, True):
+        monkeypatch.setattr(systemctl, "systemd_is_init", lambda systemd=systemd: systemd)
+        with pytest.raises(Failure, match=r"^healthcheck_failure_action: 'restart' .* takes 'none'"):
+            process.check([declare(**by_hand, healthcheck_failure_action="restart")])
     process.check([declare(healthcheck="true", healthcheck_failure_action="restart")])
 
 

@@ -132,6 +132,9 @@ OPTION_SETS = st.fixed_dictionaries(
         "privileged": st.booleans(),
         "dns": st.lists(st.sampled_from(["10.0.0.2", "10.0.0.3"]), unique=True),
         "stop_timeout": st.integers(0, 3),
+        "healthcheck": st.sampled_from(["true", "none"]),
+        "log_driver": st.sampled_from(["file", "none"]),
+        "log_opt": st.sampled_from([{}, {"path": "/nowhere/x.log"}]),
         "state": st.sampled_from(["started", "stopped", "restarted", "absent"]),
     },
 )
