@@ -29,6 +29,8 @@ NOT_HEALTHY = 1
 
 _KEPT = 1000
 _SIGNALLED = 128
+_KILL = 9
+_END_SECONDS = 2
 
 
 def run(name: str) -> int:
@@ -52,11 +54,15 @@ def _check(name: str) -> int:
     run = f"{bundle.RUN}/{name}"
     declared = _declared(f"{bundle.CONTAINERS}/{name}/{bundle.HEALTH}")
     container = bundle.running(run)
-    if container is None:
+    pidfd = process.open_process(*container) if container else None
+    if container is None or pidfd is None:
         raise Refused(f"name: {name!r} is not running")
     if enter.is_paused(container[0]):
         return 0
     rc, output = _attempt(name, declared)
+    # All processes of a container are killed with its first, which is the last of them to be gone.
+    if process.wait_for_end(pidfd, _END_SECONDS if rc == _SIGNALLED + _KILL else 0):
+        return 0
     try:
         lock = bundle.lock(run, make=False)
     except FileNotFoundError:
