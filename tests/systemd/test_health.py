@@ -159,6 +159,8 @@ def host_directory():
 @pytest.mark.parametrize("action", ["restart", "kill", "stop"])
 def test_of_an_unhealthy_one_is_done_what_was_declared(host, converge, action):
     options = {**CHECK, "healthcheck_failure_action": action}
+    if action == "stop":
+        options["command"] = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]
     if action == "kill":
         options["restart_policy"] = "on-failure"
     host.shell(f"rm -f {FLAG}/ready")
