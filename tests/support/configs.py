@@ -69,9 +69,9 @@ def places(value, path=()):
 PLACES = [place for place in places(VALID) if place]
 
 
-def changed(place, junk, how, of=VALID):
-    """The valid config with one place replaced, taken out, or with something beside it."""
-    mutated = copy.deepcopy(of)
+def changed(place, junk, how, of=None):
+    """A config, else the valid one, with one place replaced, taken out, or with something beside it."""
+    mutated = copy.deepcopy(VALID if of is None else of)
     inside = mutated
     for key in place[:-1]:
         inside = inside[key]

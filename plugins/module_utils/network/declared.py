@@ -128,7 +128,9 @@ def _has_type(option: Option, value: Any) -> bool:
     if value is None:
         return True
     of_strings = not isinstance(value, list) or all(isinstance(item, str) for item in value)
-    return type(value) is _TYPES[option.type] and of_strings
+    # For Python, true is a number too.
+    of_type = isinstance(value, _TYPES[option.type]) and isinstance(value, bool) == (option.type == "bool")
+    return of_type and of_strings
 
 
 def host_link(name: str) -> str:

@@ -111,5 +111,5 @@ def test_whatever_is_in_a_record_it_is_one_or_none(tmp_path_factory, key, junk):
         record = survey.read_record()
     if record is not None:
         assert key != "more"
-        assert all(type(name) is str for name in record["bridges"])
-        assert all(type(value) is str for pair in record["settings"].items() for value in pair)
+        assert all(isinstance(name, str) for name in record["bridges"])
+        assert all(isinstance(value, str) for pair in record["settings"].items() for value in pair)
