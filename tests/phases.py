@@ -46,10 +46,12 @@ def run(name: str) -> Phase:
     log = LOGS / f"{name}.log"
     say(f"--- {name} has started")
     start = time.monotonic()
+    # Wide, so that nobody breaks the lines of a summary.
+    wide = {**os.environ, "COLUMNS": "200"}
     with log.open("wb") as output:
         make = ["make", "--no-print-directory", "--keep-going", name]
-        null = subprocess.DEVNULL
-        done = subprocess.run(make, stdin=null, stdout=output, stderr=subprocess.STDOUT, check=False)
+        null, out = subprocess.DEVNULL, subprocess.STDOUT
+        done = subprocess.run(make, stdin=null, stdout=output, stderr=out, env=wide, check=False)
     seconds = time.monotonic() - start
     text = log.read_text(encoding="utf-8", errors="replace")
     notable = tuple(dict.fromkeys(NOTABLE.findall(COLOUR.sub("", text))))
