@@ -64,7 +64,8 @@ options:
     type: path
   rootfs_mode:
     description:
-      - V(overlay) keeps what the container writes in a layer of its own, which goes when the root file system below it changes.
+      - V(overlay) keeps what the container writes in a layer of its own, which goes when the root file system below it changes, or
+        when the container's users get other IDs on the host (O(userns), O(uidmap), O(gidmap)).
       - V(read_only) is the same, and refuses writing. Volumes and O(tmpfs) can be written to all the same.
       - V(direct) has the container write into the directory itself.
     type: str

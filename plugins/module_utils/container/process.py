@@ -305,7 +305,7 @@ class Process:
 
     def _directories_step(self, expected: Sequence[str], fresh: bool) -> Step:
         """Makes the overlay's directories; a ``fresh`` one starts without what was written above another
-        root."""
+        root, or by users of other ids."""
         surplus = [name for name in _OVERLAY if fresh or name not in expected]
         made = [self._directory / name for name in expected]
         removed = [self._directory / name for name in surplus if (self._directory / name).exists()]
@@ -541,11 +541,15 @@ def _read_bytes(path: Path) -> bytes | None:
 
 
 def _root(config: Entry | None) -> Any:
-    """What a config's root file system is made of, apart from the container's own layer."""
+    """What a config's root file system is made of, apart from the container's own layer: with other layers
+    below it, or users of other ids, who can't have what those before them wrote, that layer is of no use."""
     if config is None:
         return None
     first: Mapping[str, Any] = next(iter(config["mounts"]), {})
-    return [config["root"]["path"], first["options"] if first.get("destination") == "/" else None]
+    if first.get("destination") != "/":
+        return [config["root"]["path"]]
+    ids = [config["linux"].get(name) for name in ("uidMappings", "gidMappings")]
+    return [config["root"]["path"], first["options"], *ids]
 
 
 def _paths(before: Any, after: Any, where: str = "") -> Iterator[str]:

@@ -188,6 +188,21 @@ def test_a_root_that_changes_takes_the_layer_above_it_along(watched, declare, tm
     assert not (upper / "kept").exists()
 
 
+def test_users_of_other_ids_get_a_layer_of_their_own(watched, declare, tmp_path):
+    """What those before them wrote would be nobody's."""
+    upper = tmp_path / "state/containers/web/upper"
+    run(declare())
+    for options in ({"uidmap": ["0:100000:65536"]}, {"uidmap": ["0:200000:65536"]}, {}):
+        (upper / "kept").touch()
+        made = run(declare(**options))[0]
+        assert max(step.needs for step in made.steps) is Needs.RECREATE, options
+        assert upper.exists()
+        assert not (upper / "kept").exists(), options
+        (upper / "kept").touch()
+        run(declare(env={"A": "b"}, **options))
+        assert (upper / "kept").exists(), options
+
+
 def test_a_batch_acts_together(watched, declare):
     names = ["a", "b", "c"]
     run(*(declare(name) for name in names))
