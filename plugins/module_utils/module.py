@@ -151,6 +151,7 @@ def _diff(outcome: Outcome) -> dict[str, str]:
 
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.@-]*")
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _NOT_ASCII = re.compile(r"[^ -~]")
 _WORDS_WITH_MEANING = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
@@ -173,7 +174,7 @@ def _nested(value: Any, indent: str) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS_WITH_MEANING:
         return value
-    return _NOT_ASCII.sub(_escape, json.dumps(value, ensure_ascii=False))
+    return _NOT_ASCII.sub(_escape, _JSON.encode(value))
 
 
 def _escape(character: re.Match[str]) -> str:

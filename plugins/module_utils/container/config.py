@@ -227,7 +227,9 @@ def _check_shape(value: Any, shape: Any, where: str) -> None:
 
 def _is_text(value: str) -> bool:
     """Whether the kernel can be given it: JSON may have halves of a surrogate pair too."""
-    return "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
+    if "\0" in value:
+        return False
+    return value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def _check_object(value: Any, shape: dict[str, Any], where: str) -> None:

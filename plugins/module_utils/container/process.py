@@ -93,6 +93,7 @@ class Process:
         self._declaration = host.Declaration(self.name, "process")
         self._kept: Entry | None = None
         self._config: spec.Config = {}
+        self._made: tuple[Entry, spec.Host, spec.Config] | None = None
         self._restarted = False
         self._missing: Failure | None = None
 
@@ -175,9 +176,7 @@ class Process:
         given = surroundings.read(declared, kind)
         self._missing = surroundings.missing(declared)
         started = declared["state"] != "stopped"
-        config = self._config = spec.config(declared, given)
-        if declared.get("oci", {}).get("linux", {}).get("seccomp"):
-            config["linux"]["seccomp"] = _normal_filter(config)
+        config = self._config = self._make_config(declared, given)
         expected = {
             "state": declared["state"],
             "declaration": _kept(declared),
@@ -196,6 +195,15 @@ class Process:
         expected["log_rotation"] = log.rotation(declared, kind)
         expected["process"] = [] if started else None
         return expected
+
+    def _make_config(self, declared: Entry, given: spec.Host) -> spec.Config:
+        """The engine asks three times for what only another host would change."""
+        if self._made is None or self._made[:2] != (declared, given):
+            config = spec.config(declared, given)
+            if declared.get("oci", {}).get("linux", {}).get("seccomp"):
+                config["linux"]["seccomp"] = _normal_filter(config)
+            self._made = (declared, given, config)
+        return self._made[2]
 
     def _checked(self, declared: Entry, actual: State) -> bool | None:
         """Whether a timer is to have it checked: one that systemd is just starting again has none as yet."""
