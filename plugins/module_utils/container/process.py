@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -104,7 +105,9 @@ class Process:
         found = running(self.name)
         self._pid = found[0] if found else None
         active = any(supervisor.active(self.name) for supervisor in self._batch.supervisors.values())
-        files = [str(path) for path in self._places() if os.path.lexists(path)]
+        places = (str(path) for path in self._places() if os.path.lexists(path))
+        # Only who removes them has to know them all.
+        files = list(places if self._entry["state"] == "absent" else itertools.islice(places, 1))
         if not files and not found and not active and not self._has_failed():
             return ABSENT
         state: dict[str, Any] = {"state": "started" if found or active else "stopped"}
