@@ -58,7 +58,7 @@ def run_module(
         )
         if not module.check_mode and any(outcome.changed for outcome in outcomes):
             host.sweep_locks()
-    result = describe(outcomes, batch=module.params["batch"] is not None)
+    result = describe(outcomes, batch=module.params["batch"] is not None, diff=module._diff)
     finish = module.fail_json if "msg" in result else module.exit_json
     finish(**result)
 
@@ -111,11 +111,12 @@ def _read_entry(
         raise Failure(f"{label}: {failure}") from None
 
 
-def describe(outcomes: Sequence[Outcome], *, batch: bool) -> dict[str, Any]:
-    """The module's result: ``changed``, ``diff``, ``commands``, and what became of each entry by name."""
+def describe(outcomes: Sequence[Outcome], *, batch: bool, diff: bool) -> dict[str, Any]:
+    """The module's result: ``changed``, ``diff`` where it is asked for, ``commands``, and what became of each
+    entry by name."""
     result: dict[str, Any] = {
         "changed": any(outcome.changed for outcome in outcomes),
-        "diff": [_diff(outcome) for outcome in outcomes if outcome.before != outcome.after],
+        "diff": [_diff(outcome) for outcome in outcomes if diff and outcome.before != outcome.after],
         "commands": commands(outcomes),
     }
     errors = [outcome for outcome in outcomes if outcome.error]

@@ -79,7 +79,7 @@ def main() -> None:
     installation = Installation(module.params["state"])
     # No container can have this name.
     outcomes = converge([installation], check=module.check_mode, lock=lambda name: host.lock(f".{name}"))
-    result = describe(outcomes, batch=False)
+    result = describe(outcomes, batch=False, diff=module._diff)
     finish = module.fail_json if "msg" in result else module.exit_json
     finish(**result)
 

@@ -132,7 +132,7 @@ commands:
   elements: str
   sample: ["install -d -m 0700 /var/lib/bare-containers/store"]
 diff:
-  description: The state before and after, for each container that differs.
+  description: In diff mode the state before and after, for each container that differs; else nothing.
   returned: always
   type: list
   elements: dict

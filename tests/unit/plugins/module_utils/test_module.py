@@ -74,7 +74,8 @@ def world(monkeypatch, tmp_path):
 
 def run(capsys, check=False, validate=lambda entries: None, **arguments):
     """What the module prints for these arguments."""
-    with patch_module_args({**arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit) as ended:
+    asked = {"_ansible_check_mode": check, "_ansible_diff": True}
+    with patch_module_args({**arguments, **asked}), pytest.raises(SystemExit) as ended:
         run_module(OPTIONS, lambda entries: [Kept(entry) for entry in entries], validate=validate)
     output = capsys.readouterr()
     assert output.err == ""
@@ -221,8 +222,15 @@ def test_not_root(capsys, world, monkeypatch):
     assert world == {}
 
 
+def test_a_diff_is_made_for_who_asks_for_it():
+    changed = Outcome("a", before={"size": 1}, after={"size": 2})
+    assert describe([changed], batch=False, diff=False)["diff"] == []
+    assert len(describe([changed], batch=False, diff=True)["diff"]) == 1
+
+
 def test_several_errors_are_all_told():
-    result = describe([Outcome("a", error="One."), Outcome("b"), Outcome("c", error="Two.")], batch=True)
+    outcomes = [Outcome("a", error="One."), Outcome("b"), Outcome("c", error="Two.")]
+    result = describe(outcomes, batch=True, diff=True)
     assert result["msg"] == "a: One. c: Two."
 
 
