@@ -27,6 +27,7 @@ from ..kernel import (
     scheduling,
     seccomp,
     syscall,
+    tree_copy,
 )
 from ..options import Option, Options
 from ..shell import command, write_file
@@ -52,7 +53,18 @@ DIRECTORY = Path("/usr/local/lib/bare-containers")
 LAUNCHER = str(DIRECTORY / "launch")
 
 _PACKAGE = DIRECTORY / "bare_containers"
-_KERNEL = (capability, device_filter, mount, namespace, path, process, scheduling, seccomp, syscall)
+_KERNEL = (
+    capability,
+    device_filter,
+    mount,
+    namespace,
+    path,
+    process,
+    scheduling,
+    seccomp,
+    syscall,
+    tree_copy,
+)
 _CONTAINER = (
     bundle,
     check,
