@@ -137,6 +137,9 @@ options:
     description:
       - Where file systems in memory are mounted, with their options as in C(size=64m,mode=1777). Unless given otherwise they are
         C(nosuid,nodev,mode=1777).
+      - With C(tmpcopyup) it begins as a copy of what the root file system has there, owners, modes and all, as far as C(mode), C(uid)
+        and C(gid) do not say otherwise. A device node is only copied where C(nodev) holds. C(notmpcopyup), which is podman's for the
+        opposite, is how it is by default here.
       - There is one at C(/tmp), of 64 MiB, unless it is declared otherwise here or by O(volumes).
     type: dict
   shm_size:
@@ -395,6 +398,7 @@ EXAMPLES = r"""
         rootfs_mode: read_only
         tmpfs:
           /var/cache: size=16m
+          /etc/app: tmpcopyup,size=1m
       - name: clock
         command: [sleep, infinity]
         cap_add: [SYS_TIME]

@@ -567,7 +567,8 @@ class TestConverging:
             "cat /proc/1/mounts | sed s/,uuid=on// | sort; hostname; readlink /proc/1/cwd; ip address;"
             "tr '\\0' '\\n' < /proc/1/environ | sort; ls -l /dev | sed 's/ [A-Z].*:.. / /';"
             "grep -e ^Cap -e ^NoNewPrivs -e ^NSpid -e ^Umask /proc/1/status;"
-            "cat /etc/hosts /proc/sys/net/ipv4/ping_group_range; grep -e files /proc/1/limits; echo $$"
+            "cat /etc/hosts /proc/sys/net/ipv4/ping_group_range; grep -e files /proc/1/limits;"
+            "stat -c '%n %a %u:%g %h %Y' /copied /copied/*; echo $$"
         )
         command = ["sh", "-c", f"{look}; exec sleep 1000"]
         options = {
@@ -575,7 +576,12 @@ class TestConverging:
             "ulimit": ["nofile=100:200"],
             "cap_add": ["NET_RAW"],
             "volumes": ["/etc:/host:ro"],
+            "tmpfs": {"/copied": "tmpcopyup,mode=751,gid=4,ro"},
         }
+        containers.machine.shell(
+            f"mkdir {containers.tree}/copied; cd {containers.tree}/copied; chown 3:3 .; umask 027\n"
+            "echo text > file; ln file hard; chown 5:6 file; mkfifo pipe; ln -s / link"
+        )
         result = containers.converge(command=command, **options)
         launched = eventually_log(containers)
         containers.converge(state="stopped", command=command, **options)

@@ -353,7 +353,7 @@ class TestToTheLetter:
             ({"linux": {"namespaces": [{"type": "pid"}]}}, "mount namespace"),
             ({"linux": {"timeOffsets": {"boottime": {"secs": 1}}}}, "timeOffsets"),
             ({"linux": {"devices": [{"type": "c", "path": "/etc/x", "major": 1, "minor": 1}]}}, "/etc/x"),
-            ({"mounts": [{"destination": "/x", "type": "tmpfs", "options": ["tmpcopyup"]}]}, "tmpcopyup"),
+            ({"mounts": [{"destination": "/x", "type": "proc", "options": ["tmpcopyup"]}]}, "tmpcopyup"),
             ({"windows": {}}, "windows"),
             ({"process": {"apparmorProfile": "no-such"}}, "apparmorProfile"),
             ({"ociVersion": "2.0.0"}, "ociVersion"),

@@ -28,12 +28,19 @@ echo == place; readlink /proc/1/cwd; hostname; tr '\0' ' ' < /proc/1/cmdline | c
 echo == dev; stat -c '%n %F %a %u:%g %t:%T' /dev/*
 for link in fd stdin stdout stderr ptmx; do readlink /dev/$link; done
 echo == descriptors; ls /proc/1/fd
+echo == copied; if grep -q ' /copied ' /proc/1/mounts; then
+  cd /copied; stat -c '%n %F %a %u:%g %h %N' below below/* file hard link; fi
 echo == masked; for file in /proc/kcore /proc/keys /proc/timer_list; do
   test ! -e $file || stat -c '%n %t:%T' $file; done
 echo == readonly; for file in /proc/sys/kernel/panic /proc/irq/default_smp_affinity; do
   (echo 1 > $file) 2>/dev/null && echo written || echo refused; done
 echo == namespaces; for name in mnt pid uts ipc net cgroup user time; do readlink /proc/1/ns/$name; done
 echo == end
+"""
+
+COPIED = """
+mkdir -p {tree}/copied/below; cd {tree}/copied; echo text > file; chmod 4751 file; ln file hard
+ln -s /etc/passwd link; echo > below/file; chown 5:6 file below; chmod 2770 below; umask 777
 """
 
 CASES = {
@@ -57,6 +64,19 @@ CASES = {
         "shm_size": "2M",
         "mask": ["/etc/masked"],
     },
+    "copies": {
+        "tmpfs": {"/copied": "tmpcopyup,size=1m", "/copied/below": "tmpcopyup,mode=750,uid=3,gid=2,size=1m"}
+    },
+    "remounts": {
+        "mounts": [
+            {
+                "destination": "/tmp",
+                "type": "tmpfs",
+                "source": "tmpfs",
+                "options": ["remount", "nosuid", "nodev", "noexec", "size=1m"],
+            },
+        ]
+    },
     "privileged": {"privileged": True},
     "users": {"uidmap": ["0:100000:65536"]},
 }
@@ -77,6 +97,10 @@ KNOWN = {
         r"^(/sys .* sysfs) r[ow]": r"\1",
         # What is hidden is so behind a mount of any kind; that it is, is looked at by itself.
         r"^(/proc/.*?|/sys/.*?|/etc/masked) .*": r"\1",
+    },
+    "copied": {
+        # Others copy a file once for each of its names.
+        r" 2 (file|hard)$": r" 1 \1",
     },
     "dev": {
         # A link to /proc/kcore, which is masked.
@@ -114,9 +138,19 @@ def new_namespaces(lines):
 def test_the_same_bundle_gives_the_same_view(containers, eventually, runtime, case):
     containers.machine.shell("mkdir -p /var/lib/v/below; touch /var/lib/v/file; chmod 755 /var/lib")
     containers.write(f"{containers.tree}/etc/masked", "secret")
-    containers.converge(
-        command=["sh", "-c", LOOK], rootfs_mode="direct", hostname="inside", state="stopped", **CASES[case]
-    )
+    containers.machine.shell(COPIED.format(tree=containers.tree))
+    options = {
+        "command": ["sh", "-c", LOOK],
+        "rootfs_mode": "direct",
+        "hostname": "inside",
+        "state": "stopped",
+    }
+    options.update(CASES[case])
+    more = options.pop("mounts", [])
+    containers.converge(**options)
+    if more:
+        config = json.loads(containers.machine.shell(f"cat {containers.directory()}/config.json"))
+        containers.converge(**options, oci={"mounts": [*config["mounts"], *more]})
     launch = ["/usr/local/lib/bare-containers/launch", "start", containers.name("one")]
     containers.machine.run(*launch)
     ours = sections(eventually(lambda: (text := containers.log()).endswith("== end\n") and text))

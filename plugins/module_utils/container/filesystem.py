@@ -15,6 +15,7 @@ import os
 import stat
 
 from ..kernel import mount, path, process
+from ..kernel.tree_copy import copy_tree
 from . import config as configuration
 from .bundle import Refused, Report
 from .identity import Identity
@@ -56,6 +57,9 @@ _OF_NAMESPACES = {"proc": "pid", "sysfs": "network", "mqueue": "ipc", "cgroup2":
 
 _KERNEL_S_OWN = ("proc", "sysfs", "cgroup2")
 
+_NEW_EACH_TIME = ("tmpfs", "devpts")
+_NEVER_NEW = ("cgroup2",)
+
 
 class Root:
     """One container's root file system on its way. Every method raises OSError, Refused.
@@ -73,6 +77,8 @@ class Root:
         self._report = report
         self._new_namespaces = configuration.new_namespaces(config)
         self._trees: dict[int, int] = {}
+        self._own_devices: set[int] = set()
+        """The numbers (st_dev) of the file systems that nobody else has."""
 
     def mount(self) -> None:
         """Mounts the root itself at its place, in a new mount namespace, with the host's privileges.
@@ -101,7 +107,7 @@ class Root:
         directory. What is made for that belongs to the container's root."""
         process.own_files_as(*self._identity.root)
         for number, entry, options in self._mounts():
-            if not self._of_own_namespace(options):
+            if not self._of_own_namespace(entry, options):
                 self._mount(number, entry, options)
         os.fchdir(self.descriptor)
 
@@ -115,7 +121,7 @@ class Root:
     def build(self) -> None:
         """Mounts all, or what build_as_host() has left, and hides what is not for the container."""
         for number, entry, options in self._mounts():
-            if not self._identity.mapped or self._of_own_namespace(options):
+            if not self._identity.mapped or self._of_own_namespace(entry, options):
                 self._mount(number, entry, options)
         self._report.step = "/dev/null"
         null = _open_null()
@@ -150,8 +156,15 @@ class Root:
                 self._report.step = f"mount of {entry['destination']}"
                 yield number, entry, MountOptions(entry)
 
-    def _of_own_namespace(self, options: MountOptions) -> bool:
-        return _OF_NAMESPACES.get(options.kind) in self._new_namespaces
+    def _of_own_namespace(self, entry: Entry, options: MountOptions) -> bool:
+        """Whether it is of a file system that shows a namespace of the container's own; a remount is of the
+        one that is there by then."""
+        kind = options.kind
+        if options.remount:
+            before = self._config["mounts"][: self._config["mounts"].index(entry)]
+            there = [each for each in before if _same_place(each, entry)]
+            kind = MountOptions(there[-1]).kind if there else kind
+        return _OF_NAMESPACES.get(kind) in self._new_namespaces
 
     def _mount_layers(self, entry: Entry) -> None:
         """Mounts the overlay. In a user namespace its layers are those of the mapped owners, each mounted
@@ -169,32 +182,92 @@ class Root:
 
     def _clone(self, entry: Entry, options: MountOptions) -> int:
         """The source of a bind mount, as a mount of the container's."""
-        tree = mount.clone_tree(mount.AT_FDCWD, entry["source"], recursive=options.recursive)
+        bound = mount.clone_tree(mount.AT_FDCWD, entry["source"], recursive=options.recursive)
         if not options.propagation:
-            mount.set_propagation(tree, "private", recursive=True)
-        for propagation, recursive in options.propagation:
-            mount.set_propagation(tree, propagation, recursive=recursive)
+            mount.set_propagation(bound, "private", recursive=True)
+        options.spread(bound)
         if options.idmap is not None:
-            self._identity.map_ids(tree, entry, recursive=options.idmap)
-        options.apply_to(tree)
-        return tree
+            self._identity.map_ids(bound, entry, recursive=options.idmap)
+        options.apply_to(bound)
+        return bound
 
     def _mount(self, number: int, entry: Entry, options: MountOptions) -> None:
-        if options.bind:
-            tree = self._trees.pop(number)
-            is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        if options.remount:
+            self._remount(entry, options)
+        elif options.bind:
+            bound = self._trees.pop(number)
+            is_directory = stat.S_ISDIR(os.fstat(bound).st_mode)
+            target = self._open_target(entry["destination"], options.kind, is_directory)
+            mount.attach(bound, target)
+            os.close(target)
+            os.close(bound)
         else:
-            own = self._identity.outside_options(options.own) if options.kind == "tmpfs" else options.own
-            tree = mount.new_filesystem(options.kind, own, [], entry.get("source"))
-            options.apply_to(tree)
-            is_directory = True
-        target = self._open_target(entry["destination"], options.kind, is_directory)
-        mount.attach(tree, target)
-        os.close(target)
+            self._mount_new(entry, options)
+
+    def _mount_new(self, entry: Entry, options: MountOptions) -> None:
+        """Mounts a file system that is complete by then."""
+        new = mount.new_filesystem(options.kind, self._own_options(options), [], entry.get("source"))
+        target = self._open_target(entry["destination"], options.kind, is_directory=True)
+        if options.copy_up:
+            self._copy_up(target, new, entry, options)
         if options.kind == "tmpfs" and entry["destination"] == "/dev":
             self._report.step = "devices in /dev"
-            self._make_devices(tree)
-        os.close(tree)
+            self._make_devices(new)
+            self._report.step = "mount of /dev"
+        mount.attach(new, target)
+        if options.kind in _NEW_EACH_TIME or (
+            _OF_NAMESPACES.get(options.kind) in self._new_namespaces and options.kind not in _NEVER_NEW
+        ):
+            self._own_devices.add(os.fstat(new).st_dev)
+        if options.iversion:
+            self._expect_own(new, entry, "iversion")
+            mount.count_versions(new, options.own)
+        options.spread(new)
+        options.apply_to(new)
+        os.close(target)
+        os.close(new)
+
+    def _own_options(self, options: MountOptions) -> list[str]:
+        return self._identity.outside_options(options.own) if options.kind == "tmpfs" else options.own
+
+    def _copy_up(self, covered: int, new: int, entry: Entry, options: MountOptions) -> None:
+        """Begins the file system with a copy of the directory that it will cover, and that one's metadata as
+        far as there is no option for it.
+
+        A device node in the root file system can't be used, and that is how it stays.
+        """
+        self._report.step = f"tmpcopyup of {entry['destination']}"
+        given = {option.partition("=")[0] for option in options.own}
+        top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=new)
+        own = os.fstat(top)
+        copy_tree(covered, top, devices=options.nodev)
+        os.fchown(top, own.st_uid if "uid" in given else -1, own.st_gid if "gid" in given else -1)
+        if "mode" in given:
+            os.fchmod(top, stat.S_IMODE(own.st_mode))
+        os.close(top)
+        self._report.step = f"mount of {entry['destination']}"
+
+    def _remount(self, entry: Entry, options: MountOptions) -> None:
+        """Changes the mount that is on top at the destination, and its file system if that is the container's
+        alone."""
+        destination = entry["destination"]
+        there = path.open_in_root(self.descriptor, destination, os.O_PATH)
+        if not mount.is_mount_point(os.readlink(f"/proc/self/fd/{there}")):
+            raise Refused(f"mount of {destination}: nothing is mounted there for remount to change")
+        if options.own:
+            self._expect_own(there, entry, options.own[0])
+            mount.reconfigure(there, self._own_options(options))
+        options.spread(there)
+        options.apply_to(there)
+        os.close(there)
+
+    def _expect_own(self, there: int, entry: Entry, option: str) -> None:
+        """What is said of a file system holds wherever it is mounted, on the host too."""
+        if os.fstat(there).st_dev not in self._own_devices:
+            raise Refused(
+                f"mount of {entry['destination']}: {option!r} would change a file system that is not the "
+                "container's alone"
+            )
 
     def _open_target(self, destination: str, kind: str, is_directory: bool) -> int:
         """The mount point, made where missing; /proc and /sys are plain directories that nothing covers, and
@@ -263,6 +336,10 @@ class Root:
 def _root_entry(config: dict[str, Any]) -> Entry | None:
     entries = config.get("mounts", [])
     return entries[0] if entries and entries[0]["destination"] == "/" else None
+
+
+def _same_place(one: Entry, other: Entry) -> bool:
+    return bool(os.path.normpath(one["destination"]) == os.path.normpath(other["destination"]))
 
 
 def _split(layers: str) -> list[str]:

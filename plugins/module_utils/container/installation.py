@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         scheduling,
         seccomp,
         syscall,
+        tree_copy,
     )
     from . import (  # noqa: F401
         bundle,
@@ -67,6 +68,7 @@ _MODULES = {
         "scheduling",
         "seccomp",
         "syscall",
+        "tree_copy",
     ),
     "container": (
         "bundle",

@@ -28,6 +28,7 @@ from . import config as configuration
 from .bundle import FAILED, Refused, Report
 from .identity import Identity
 from .init import Init
+from .mount_options import MountOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class _Start:
         # A program that the container's root makes set-user-ID is not for the host's users to run.
         os.chmod(self._bundle, 0o700)
         for entry in config.get("mounts", []):
-            if "bind" in (entry.get("type"), *entry.get("options", [])):
+            if MountOptions(entry).bind:
                 entry["source"] = os.path.join(self._bundle, entry["source"])
         root = os.path.join(self._bundle, config["root"]["path"])
         init = Init(self.name, root, config, self._report)

@@ -57,7 +57,7 @@ _VOLUME_OPTIONS = (
     *("private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"),
 )
 _TMPFS_OPTIONS = re.compile(
-    r"(size|nr_inodes)=[0-9]+[kmg%]?|mode=[0-7]{3,4}|(uid|gid)=[0-9]+|ro|rw|(no)?(suid|dev|exec)",
+    r"(size|nr_inodes)=[0-9]+[kmg%]?|mode=[0-7]{3,4}|(uid|gid)=[0-9]+|ro|rw|(no)?(suid|dev|exec|tmpcopyup)",
     re.IGNORECASE,
 )
 
@@ -104,7 +104,14 @@ def _tmpfs(value: Mapping[str, Any]) -> dict[str, list[str]]:
         for option in options:
             if not _TMPFS_OPTIONS.fullmatch(option):
                 raise ValueError(f"the mount options of tmpfs(5) such as size=64m,mode=1777, not {option!r}")
-    return mounts
+    return {path: _copied(options) for path, options in mounts.items()}
+
+
+def _copied(options: list[str]) -> list[str]:
+    """With ``tmpcopyup`` where that is the last word."""
+    words = [option for option in options if option.lower() in ("tmpcopyup", "notmpcopyup")]
+    kept = [option for option in options if option not in words]
+    return [*kept, "tmpcopyup"] if words and words[-1].lower() == "tmpcopyup" else kept
 
 
 def _capabilities(value: list[str]) -> list[str]:

@@ -32,7 +32,8 @@ _MASK = (
 _MAKE_READONLY = (
     "if test -e $path; then mount --rbind $path $path; mount -o remount,bind,ro,nosuid,nodev,noexec $path; fi"
 )
-_NOT_FOR_THE_MOUNT = ("bind", "rbind", "rw", "suid", "dev", "exec", "idmap")
+_NOT_FOR_THE_MOUNT = ("bind", "rbind", "rw", "suid", "dev", "exec", "idmap", "tmpcopyup", "remount")
+_CLEARING = ("rw", "suid", "dev", "exec")
 _ATTRIBUTES = (*mount.ATTRIBUTES, "rw", "suid", "dev", "exec", "idmap")
 _UNSHARE = {
     "mount": "--mount",
@@ -144,7 +145,16 @@ def _mount(entry: Config) -> Iterator[str]:
     plain = [_of_one_mount(option) for option in entry.get("options", [])]
     options = [option for option in plain if option not in _NOT_FOR_THE_MOUNT]
     kind = str(entry.get("type", "none"))
-    if not MountOptions(entry).bind:
+    meant = MountOptions(entry)
+    if meant.remount:
+        of_mount = ["bind"] if not meant.own else []
+        cleared = [option for option in plain if option in _CLEARING]
+        yield shlex.join(["mount", "-o", ",".join(["remount", *of_mount, *options, *cleared]), here])
+        return
+    if not meant.bind:
+        if meant.copy_up:
+            yield from _copy_up(kind, options, entry.get("source", kind), here)
+            return
         words = ["mount", "-t", kind, *(["-o", ",".join(options)] if options else [])]
         yield shlex.join(["mkdir", "-p", here])
         yield shlex.join([*words, entry.get("source", kind), here])
@@ -156,6 +166,20 @@ def _mount(entry: Config) -> Iterator[str]:
     attributes = [option for option in options if option in mount.ATTRIBUTES]
     if attributes:
         yield f"mount -o remount,bind,{','.join(attributes)} {here}"
+
+
+def _copy_up(kind: str, options: Sequence[str], source: str, here: str) -> Iterator[str]:
+    """From within the directory that is covered, which is then in reach of nobody else."""
+    writable = [option for option in options if option != "ro"]
+    words = ["mount", "-t", kind, *(["-o", ",".join(writable)] if writable else []), source, "."]
+    yield shlex.join(["mkdir", "-p", here])
+    yield f'(cd {shlex.quote(here)}; {shlex.join(words)}; cp -a . "$OLDPWD"/{shlex.quote(here)})'
+    given = dict(option.split("=", 1) for option in options if "=" in option)
+    for program, name in (("chmod", "mode"), ("chown", "uid"), ("chgrp", "gid")):
+        if name in given:
+            yield shlex.join([program, given[name], here])
+    if "ro" in options:
+        yield shlex.join(["mount", "-o", "remount,bind,ro", here])
 
 
 def _of_one_mount(option: str) -> str:

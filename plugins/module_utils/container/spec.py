@@ -455,6 +455,8 @@ def _mount(destination: str, kind: str, options: list[str], source: str | None =
 
 def _tmpfs(path: str, default: list[str], options: list[str]) -> Config:
     given = {option.partition("=")[0].lower() for option in options}
+    # What is copied brings its own mode.
+    given |= {"mode"} if "tmpcopyup" in given else set()
     opposite = {"nosuid": "suid", "nodev": "dev"}
     kept = [
         option

@@ -15,6 +15,7 @@ _AT_EMPTY_PATH = 0x1000
 _AT_RECURSIVE = 0x8000
 
 # include/uapi/linux/mount.h
+_MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MNT_DETACH = 2
@@ -32,6 +33,9 @@ ATTRIBUTES = {
 }
 """MOUNT_ATTR_* by their names in mount(8): what holds for one mount, not for the file system behind it."""
 
+_OF_FILE_SYSTEM = {"sync": 0x10, "mand": 0x40, "iversion": 1 << 23, "lazytime": 1 << 25}
+"""MS_* by their names in mount(8): what a remount sets, or clears, for the file system."""
+
 PROPAGATION = {"unbindable": 0x20000, "private": 0x40000, "slave": 0x80000, "shared": 0x100000}
 """MS_* by their names in mount(8) (mount_namespaces(7))."""
 
@@ -45,7 +49,10 @@ _FSOPEN_CLOEXEC = 1
 _FSCONFIG_SET_FLAG = 0
 _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
+_FSCONFIG_CMD_RECONFIGURE = 7
 _FSMOUNT_CLOEXEC = 1
+_FSPICK_CLOEXEC = 0x1
+_FSPICK_EMPTY_PATH = 0x8
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
@@ -106,17 +113,44 @@ def new_filesystem(kind: str, options: list[str], attributes: list[str], source:
     """
     context = call("fsopen", kind.encode(), _FSOPEN_CLOEXEC, path=kind)
     try:
-        for option in [f"source={source or kind}", *options]:
-            key, separator, value = option.partition("=")
-            how = _FSCONFIG_SET_STRING if separator else _FSCONFIG_SET_FLAG
-            text = os.fsencode(value) if separator else None
-            call("fsconfig", context, how, os.fsencode(key), text, 0, path=option)
+        _configure(context, [f"source={source or kind}", *options])
         call("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0, path=kind)
         return call(
             "fsmount", context, _FSMOUNT_CLOEXEC, sum(ATTRIBUTES[name] for name in attributes), path=kind
         )
     finally:
         os.close(context)
+
+
+def reconfigure(tree: int, options: list[str]) -> None:
+    """Changes the named ``options`` of the file system mounted as ``tree``, wherever else it is mounted.
+
+    Raises OSError (fspick(2)), EINVAL for one that it can't change and where ``tree`` is no mount's root.
+    """
+    context = call("fspick", tree, b"", _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
+    try:
+        _configure(context, options)
+        call("fsconfig", context, _FSCONFIG_CMD_RECONFIGURE, None, None, 0)
+    finally:
+        os.close(context)
+
+
+def _configure(context: int, options: list[str]) -> None:
+    for option in options:
+        key, separator, value = option.partition("=")
+        how = _FSCONFIG_SET_STRING if separator else _FSCONFIG_SET_FLAG
+        text = os.fsencode(value) if separator else None
+        call("fsconfig", context, how, os.fsencode(key), text, 0, path=option)
+
+
+def count_versions(tree: int, options: list[str]) -> None:
+    """Has the file system mounted as ``tree`` count the versions of files (``iversion`` in mount(8)).
+
+    fsconfig(2) has no word for it, so this is the classic remount: it takes the other ``options`` that the
+    file system has, and the mount's ATTRIBUTES are to be set again. Raises OSError (mount(2)).
+    """
+    flags = sum(_OF_FILE_SYSTEM.get(option, 0) for option in {*options, "iversion"})
+    call("mount", None, os.fsencode(f"/proc/self/fd/{tree}"), None, _MS_REMOUNT | flags, None)
 
 
 def set_attributes(

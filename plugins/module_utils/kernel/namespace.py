@@ -81,7 +81,8 @@ def _read_map(path: str) -> Map:
 class _Inhabitant:
     """Context manager: the PID of a process in another user namespace, which only is.
 
-    The maps of one are written and read from outside, by way of a process that is in it.
+    The maps of one are written and read from outside, by way of a process that is in it: by its PID as /proc
+    has it, which fork(2) does not tell in a PID namespace that /proc does not show.
     """
 
     def __init__(self, move: Callable[[], None]) -> None:
@@ -96,13 +97,13 @@ class _Inhabitant:
             self._live(came)
         os.close(came)
         os.close(self._leave)
-        failure = os.read(ready, 1)
+        told = os.read(ready, 32)
         os.close(ready)
-        if failure != b"\0":
+        if told[:1] != b"\0":
             self.__exit__()
-            code = failure[0] if failure else errno.EIO
+            code = told[0] if told else errno.EIO
             raise OSError(code, os.strerror(code), "user namespace")
-        return self._pid
+        return int(told[1:])
 
     def __exit__(self, *_exception: object) -> None:
         os.close(self._stay)
@@ -111,8 +112,9 @@ class _Inhabitant:
     def _live(self, came: int) -> None:
         """The process's whole life. Never returns."""
         try:
+            number = os.readlink(b"/proc/self")
             self._move()
-            os.write(came, b"\0")
+            os.write(came, b"\0" + number)
             os.read(self._leave, 1)
         except OSError as error:
             os.write(came, bytes([error.errno or errno.EIO]))

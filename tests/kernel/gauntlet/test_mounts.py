@@ -94,6 +94,31 @@ def test_a_mount_point_is_swapped_for_a_link(containers, launcher, with_python, 
     assert containers.alive("two")
 
 
+SWAP_FILES = SWAP.replace("/volume", "/data/file").replace("/link", "/data/link")
+COPIED_BY = "_NAME = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC"
+FOLLOWED = "_NAME = os.O_PATH | os.O_CLOEXEC"
+
+
+def test_what_is_copied_is_swapped_for_a_link(containers, launcher, with_python, victim, eventually):
+    """With tmpcopyup, by who shares the root: a file for a link to one of the host's."""
+    containers.machine.shell(
+        f"cp -a {containers.tree} /var/lib/shared; mkdir /var/lib/shared/data; cd /var/lib/shared/data\n"
+        f"echo secret > {VICTIM}/secret; echo harmless > file; ln -s {VICTIM}/secret link; mkfifo pipe"
+    )
+    root = {"rootfs": "/var/lib/shared", "rootfs_mode": "direct"}
+    containers.converge("two", command=["/usr/bin/python3", "-c", SWAP_FILES], **root, **with_python)
+    launcher.declare(tmpfs={"/data": "tmpcopyup"}, **root)
+
+    def attempt():
+        assert launcher.start() == ""
+        return "secret" in containers.inside("cd /data; cat file link 2>/dev/null || :")
+
+    assert not any(attempt() for _attempt in range(20))
+    launcher.weaken("kernel/tree_copy.py", COPIED_BY, FOLLOWED)
+    eventually(attempt)
+    assert containers.alive("two")
+
+
 def test_a_volume_covers_the_root(containers, launcher):
     """Its mount point is a link to the root, so that who enters the container is in the volume instead.
 

@@ -26,6 +26,8 @@ def normal(option, value):
         ("ulimit", [["nofile=5"], ["nofile=5:5"]]),
         ("dns", [["fd00::1"], ["FD00:0:0::1"]]),
         ("tmpfs", [{"/a": None}, {"/a/": ""}]),
+        ("tmpfs", [{"/a": "ro,notmpcopyup"}, {"/a": "tmpcopyup,ro,notmpcopyup"}, {"/a": "ro"}]),
+        ("tmpfs", [{"/a": "tmpcopyup,ro"}, {"/a": "ro,notmpcopyup,tmpcopyup"}]),
     ],
 )
 def test_spellings_of_one_thing_are_one(option, spellings):
@@ -79,6 +81,7 @@ def test_what_differs_stays_different(option, one, other):
         ("volumes", ["/a:/b", "/c:/b/"]),
         ("tmpfs", {"/a": "size=1m,uid=x"}),
         ("tmpfs", {"/proc/x": ""}),
+        ("tmpfs", {"/a": "copyup"}),
         ("cap_add", ["NET"]),
         ("sysctl", {"kernel.core_pattern": "x"}),
         ("sysctl", {"net.../../kernel.core_pattern": "x"}),
