@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .. import host
 from ..converge import Failure, State, Step
 from ..kernel import (
     capability,
@@ -44,12 +45,13 @@ from . import (
     privileges,
     protection,
     terminal,
+    visit,
 )
 
 OPTIONS = Options((Option("state", default="present", choices=("present", "absent")),))
 
-DIRECTORY = Path("/usr/local/lib/bare-containers")
-LAUNCHER = str(DIRECTORY / "launch")
+DIRECTORY = host.LAUNCHER.parent
+LAUNCHER = str(host.LAUNCHER)
 
 _PACKAGE = DIRECTORY / "bare_containers"
 _KERNEL = (capability, device_filter, mount, namespace, path, process, scheduling, seccomp, syscall)
@@ -67,6 +69,7 @@ _CONTAINER = (
     privileges,
     protection,
     terminal,
+    visit,
 )
 
 _PROGRAM = f"""\
