@@ -14,6 +14,7 @@ it.
     /var/lib/bare-containers/store/             root file systems, shared
     /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process,
                                                 health.json: how it stands by its check
+    /usr/local/lib/bare-containers/             the launcher
     /run/netns/NAME                             its network namespace (ip-netns(8))
     /etc/systemd/system/bare-NAME.service       its unit, under systemd; bare-health@NAME.{timer,service}: who
                                                 checks it
@@ -38,6 +39,7 @@ from .shell import command, write_file
 
 STATE = Path("/var/lib/bare-containers")
 RUN = Path("/run/bare-containers")
+LAUNCHER = Path("/usr/local/lib/bare-containers/launch")
 PARTS = ("rootfs", "cgroup", "network", "process")
 NETWORK_UNIT = "bare-network.service"
 LOCK_TIMEOUT = 60.0

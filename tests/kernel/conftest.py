@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +323,86 @@ def containers(machine: Machine) -> Iterator[Containers]:
     made = Containers(machine)
     yield made
     made.end()
+
+
+@pytest.fixture
+def with_python(containers: Any) -> dict[str, Any]:
+    """The options of a container that has the host's Python, for calls that busybox has no applet for."""
+    containers.machine.shell(
+        f"for name in lib lib64; do test ! -L /$name || cp -P /$name {containers.tree}/; done"
+    )
+    return {"volumes": ["/usr:/usr:ro"]}
+
+
+class Inside:
+    """The connection plugin on a test's machine, which is controller and host in one."""
+
+    def __init__(self, containers: Containers, directory: Path) -> None:
+        self._containers = containers
+        self._directory = directory
+        (directory / "ansible.cfg").touch()
+        self.variables = {
+            "ansible_connection": "bare.containers.nsenter",
+            "ansible_host": "127.0.0.1",
+            "ansible_nsenter_host_connection": "local",
+        }
+        """The inventory's, of every container; here those of a machine that is not reached by ssh."""
+
+    def calls(self, *calls: Sequence[Any], name: str = "one", **variables: Any) -> list[Any]:
+        """What methods of the plugin return (tests/support/drive_connection.py)."""
+        container = {"ansible_nsenter_container": self._containers.name(name)}
+        asked = {"variables": {**self.variables, **container, **variables}, "calls": calls}
+        command = (sys.executable, str(COLLECTIONS.parent / "tests/support/drive_connection.py"))
+        results: list[Any] = json.loads(self._run(*command, input=json.dumps(asked)).stdout)
+        return results
+
+    def shell(self, text: str, name: str = "one", **variables: Any) -> str:
+        """What a shell command inside prints; it has to succeed."""
+        ((status, output, errors),) = self.calls(["exec_command", text], name=name, **variables)
+        assert status == 0, (text, output, errors)
+        return str(output)
+
+    def play(self, tasks: Sequence[Mapping[str, Any]], name: str = "one", **variables: Any) -> list[Any]:
+        """The results of tasks that Ansible runs in a container (tests/callback/results.py)."""
+        host = {**self.variables, "ansible_nsenter_container": self._containers.name(name), **variables}
+        inventory, playbook = self._directory / "hosts.json", self._directory / "play.json"
+        results = self._directory / "results"
+        inventory.write_text(json.dumps({"all": {"hosts": {"inside": host}}}))
+        playbook.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]))
+        results.write_text("")
+        done = self._run("ansible-playbook", "-i", str(inventory), str(playbook), check=False)
+        assert "Traceback" not in done.stdout + done.stderr, done
+        assert results.read_text(), done
+        return [json.loads(line) for line in results.read_text().splitlines()]
+
+    def _run(self, *words: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        settings = {
+            "ANSIBLE_CALLBACK_PLUGINS": str(COLLECTIONS.parent / "tests/callback"),
+            "ANSIBLE_CALLBACKS_ENABLED": "results",
+            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+            "ANSIBLE_CONFIG": str(self._directory / "ansible.cfg"),
+            "ANSIBLE_LOCAL_TEMP": str(self._directory / "local"),
+            # A connection that persists would outlive the test.
+            "ANSIBLE_SSH_ARGS": "-o ControlMaster=no",
+            "BARE_RESULTS": str(self._directory / "results"),
+            "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+        }
+        done = subprocess.run(
+            self._containers.machine.command(*words),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **settings},
+            **options,
+        )
+        assert done.returncode == 0 or not check, (done.stdout, done.stderr)
+        return done
+
+
+@pytest.fixture
+def inside(containers: Containers, tmp_path: Path) -> Inside:
+    """The way into containers by the connection plugin."""
+    return Inside(containers, tmp_path)
 
 
 class Instants:

@@ -1,7 +1,7 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``launch exec``: commands in running containers, with the containers' cgroups, namespaces and privileges.
+"""Commands in running containers, with the containers' cgroups, namespaces and privileges: ``launch exec``.
 
 Each command has an attendant, a child of the launcher that enters the container's namespaces through its
 pidfd and forks the command there (who enters a PID namespace is not in it, only its children are, setns(2)).
@@ -21,6 +21,7 @@ from .identity import become_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _NAMESPACES = ("user", "mnt", "uts", "ipc", "net", "cgroup", "pid", "time")
@@ -53,17 +54,18 @@ def _end_with_asker(answers: int) -> None:
         os._exit(FAILED)
 
 
-def attempt(request: dict[str, Any]) -> str:
+def attempt(request: dict[str, Any], act: Callable[[], None] | None = None) -> str:
     """Runs one command to its end, and returns the attendant's line.
 
     ``request`` is {name, args, env, user, cwd, timeout, stdio}. ``stdio`` are three descriptors of ours;
-    ``user``, ``cwd`` and ``timeout`` (seconds) may be null.
+    ``user``, ``cwd`` and ``timeout`` (seconds) may be null. ``act`` is done in the place of the command, by
+    a process that is in the container and its user like that; it raises OSError or Refused for a failure.
     """
     reader, writer = os.pipe()
     attendant = os.fork()
     if attendant == 0:
         os.close(reader)
-        _attend(request, writer)
+        _attend(request, act, writer)
     os.close(writer)
     line = os.read(reader, _SENTENCE)
     os.close(reader)
@@ -76,11 +78,11 @@ def is_paused(pid: int) -> bool:
     return "frozen 1" in bundle.read_file(f"{_find_cgroup(pid)}/cgroup.events").splitlines()
 
 
-def _attend(request: dict[str, Any], told: int) -> None:
+def _attend(request: dict[str, Any], act: Callable[[], None] | None, told: int) -> None:
     """The attendant's whole life. Never returns."""
     try:
         _end_with_asker(told)
-        line = _Visit(request).result()
+        line = _Visit(request, act).result()
     except Refused as refused:
         line = f"failed {refused}"
     except OSError as error:
@@ -96,8 +98,9 @@ def _attend(request: dict[str, Any], told: int) -> None:
 class _Visit:
     """One command in one container."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
+    def __init__(self, request: dict[str, Any], act: Callable[[], None] | None) -> None:
         self._request = request
+        self._act = act
         self._report = Report()
         run = f"{bundle.RUN}/{request['name']}"
         state = bundle.running(run)
@@ -159,9 +162,15 @@ class _Visit:
                 process.set_personality(personality["domain"])
             self._report.step = "ulimit"
             privileges.limit_resources(declared.get("rlimits", []))
-            privileges.become(account, privileges.for_account(declared, account), self._filter, self._report)
+            # The filter is for the container's programs; it may refuse what opens a file for ``act``.
+            program = None if self._act is not None else self._filter
+            privileges.become(account, privileges.for_account(declared, account), program, self._report)
             process.die_with_parent()
             privileges.enter_directory(self._request["cwd"] or declared["cwd"], self._report)
+            if self._act is not None:
+                self._act()
+                self._report.before_exec()
+                os._exit(0)
             own = [*declared.get("env", []), *self._request["env"]]
             environment = privileges.environment_of(own, account)
             privileges.execute(declared, environment, self._filter, self._report)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import host
 from ..converge import Failure, State, Step
 from ..kernel import file
 from ..options import Option, Options
@@ -49,12 +50,13 @@ if TYPE_CHECKING:
         privileges,
         protection,
         terminal,
+        visit,
     )
 
 OPTIONS = Options((Option("state", default="present", choices=("present", "absent")),))
 
-DIRECTORY = Path("/usr/local/lib/bare-containers")
-LAUNCHER = str(DIRECTORY / "launch")
+DIRECTORY = host.LAUNCHER.parent
+LAUNCHER = str(host.LAUNCHER)
 
 _PACKAGE = DIRECTORY / "bare_containers"
 _MODULES = {
@@ -84,6 +86,7 @@ _MODULES = {
         "privileges",
         "protection",
         "terminal",
+        "visit",
     ),
 }
 

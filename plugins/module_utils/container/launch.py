@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The launcher: ``launch start NAME...`` makes containers of bundles, ``launch exec`` runs commands in
-them, ``launch check NAME`` the one that tells whether a container is healthy.
+them, ``launch check NAME`` the one that tells whether a container is healthy; ``launch enter NAME COMMAND``,
+``put`` and ``fetch`` are how the connection plugin gets in.
 
 A bundle's config.json (OCI runtime spec) is all that a start is told. A container is started by one fork, or
 two with a user namespace. The child, from then on PID 1 of a new PID namespace, joins its cgroup, makes or
@@ -40,6 +41,9 @@ _TOGETHER = 8
 _USAGE = """\
 usage: launch start [--console-socket PATH] NAME...
        launch exec DESCRIPTOR
+       launch enter [--user USER] NAME COMMAND [ARGUMENT...]
+       launch put [--user USER] NAME PATH OFFSET LENGTH
+       launch fetch [--user USER] NAME PATH OFFSET LENGTH
        launch check NAME
        launch poststop NAME...
 """
@@ -55,7 +59,10 @@ _DELEGATED = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
 def main(arguments: list[str]) -> int:
     """Returns the exit status: 0, or FAILED when something could not be done, which standard error says; of
-    ``check`` it is 1 for a container that is not healthy."""
+    ``check`` it is 1 for a container that is not healthy, of ``enter`` the command's."""
+    if os.geteuid() != 0:
+        sys.stderr.write(f"launch: it takes root on the host, and runs as user {os.geteuid()}.\n")
+        return FAILED
     process.forbid_tracing()
     verb, names = arguments[:1], arguments[1:]
     if verb == ["start"] and names[:1] == ["--console-socket"] and len(names) == 3:
@@ -65,6 +72,13 @@ def main(arguments: list[str]) -> int:
         return start_service(names[0], notify_socket) if notify_socket else start(names)
     if verb == ["exec"] and len(names) == 1:
         return enter.run(int(names[0]))
+    if verb in (["enter"], ["put"], ["fetch"]):
+        # Not at the top: a container's start has no need of it.
+        from . import visit
+
+        status = visit.run(verb[0], names)
+        if status is not None:
+            return status
     if verb == ["check"] and len(names) == 1:
         return check.run(names[0])
     if verb == ["poststop"] and names:

@@ -17,7 +17,8 @@ def protect_interpreter() -> None:
     Until exec a container's first process has the host's interpreter as /proc/PID/exe, and a container may
     make that its command; through the copy it can't be opened for writing (CVE-2019-5736). Raises OSError.
     """
-    if os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
+    # Who is not root gets no further than to be told so.
+    if os.geteuid() != 0 or os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
         return
     clone = mount.clone_tree(mount.AT_FDCWD, os.readlink("/proc/self/exe"))
     mount.set_attributes(clone, ["ro", "nosuid", "nodev"])

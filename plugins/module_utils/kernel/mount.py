@@ -55,6 +55,10 @@ _FSPICK_CLOEXEC = 0x1
 _FSPICK_EMPTY_PATH = 0x8
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
+_STATFS_LONGS = 32
+
+PROC = 0x9FA0
+"""The number of /proc's type (include/uapi/linux/magic.h)."""
 
 
 class _Attributes(ctypes.Structure):
@@ -193,6 +197,14 @@ def attach(tree: int, target: int) -> None:
     Raises OSError (move_mount(2)).
     """
     call("move_mount", tree, b"", target, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def kind(descriptor: int) -> int:
+    """The number of the type of file system that an open file is in, such as PROC (statfs(2)). Raises
+    OSError."""
+    status = (ctypes.c_long * _STATFS_LONGS)()
+    call("fstatfs", descriptor, ctypes.byref(status))
+    return status[0]
 
 
 def is_mount_point(path: str) -> bool:

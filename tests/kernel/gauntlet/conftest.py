@@ -151,12 +151,3 @@ class Collection:
 def collection(machine: Any, tmp_path: Path) -> Collection:
     """A copy of this one."""
     return Collection(machine, tmp_path)
-
-
-@pytest.fixture
-def with_python(containers: Any) -> dict[str, Any]:
-    """The options of a container that has the host's Python, for calls that busybox has no applet for."""
-    containers.machine.shell(
-        f"for name in lib lib64; do test ! -L /$name || cp -P /$name {containers.tree}/; done"
-    )
-    return {"volumes": ["/usr:/usr:ro"]}

@@ -30,7 +30,7 @@ def relative_imports(text: str, package: str) -> set[tuple[str, str]]:
             parts = [*([package] if node.level == 1 else []), *(node.module or "").split(".")]
             place = [part for part in parts if part]
             names = [place[1]] if len(place) > 1 else [alias.name for alias in node.names]
-            found |= {(place[0], name) for name in names}
+            found |= {(place[0], name) for name in names if place}
     return found
 
 

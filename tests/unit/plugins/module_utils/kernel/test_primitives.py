@@ -32,6 +32,13 @@ def test_capabilities_are_bits(names):
     ]
 
 
+def test_a_file_of_proc_is_told_from_others(tmp_path):
+    (tmp_path / "file").touch()
+    for place, expected in (("/proc/version", True), (tmp_path / "file", False), ("/dev/null", False)):
+        with open(place) as file:
+            assert (mount.kind(file.fileno()) == mount.PROC) is expected
+
+
 def test_capabilities_that_are_not_known_have_their_number():
     assert capability.names(1 << 62 | 1) == ["CAP_CHOWN", "CAP_62"]
 
