@@ -54,6 +54,7 @@ _LIMITS = tuple(
     if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
 )
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
+_PAGE = 4096
 
 _VOLUME_OPTIONS = (
     *("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "bind", "rbind", "idmap"),
@@ -308,6 +309,12 @@ def signal_number(name: str) -> int | None:
     return int(signal.Signals[name]) if name in signal.Signals.__members__ else None
 
 
+def _rootfs_size(value: str) -> int:
+    if (bytes_ := size(value)) < _PAGE:
+        raise ValueError("a number of bytes, 4096 or more, such as 64M")
+    return bytes_
+
+
 def seconds(value: int) -> int:
     if value < 0:
         raise ValueError("a number of seconds, 0 or more")
@@ -395,7 +402,9 @@ OPTIONS = Options(
         Option("workdir", default="/", aliases=("working_dir",), normalise=absolute),
         Option("hostname", normalise=_hostname),
         Option("rootfs", type="path", normalise=absolute),
-        Option("rootfs_mode", default="overlay", choices=("overlay", "read_only", "direct")),
+        Option("rootfs_mode", default="overlay", choices=("overlay", "tmpfs", "read_only", "direct")),
+        Option("rootfs_size", normalise=_rootfs_size),
+        Option("upper", default="reset", choices=("reset", "keep")),
         Option("network", default="auto", normalise=_network),
         Option("pid", default="private", choices=("private", "host")),
         Option("ipc", default="private", choices=("private", "host")),
