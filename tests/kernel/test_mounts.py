@@ -235,7 +235,7 @@ ATTRIBUTES = (
     ("able", "system.posix_acl_access", ACL),
     ("deep/er", "system.posix_acl_default", ACL),
     ("deep", "trusted.note", b"kept"),
-    ("file", "user.note", b"kept"),
+    ("file", "trusted.other", b"kept"),
     ("away", "trusted.note", b"of a link"),
 )
 
