@@ -10,7 +10,7 @@ it.
                                                 config.json: the bundle (OCI runtime spec, "bundle")
                                                 seccomp.bpf health.json: its filter, compiled; its check
                                                 etc/ upper/ work/ rootfs/: its own files, and where its root
-                                                is mounted
+                                                is mounted, or is, by the layers that copied.json tells
     /var/lib/bare-containers/store/             root file systems, shared
     /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process,
                                                 health.json: how it stands by its check

@@ -72,7 +72,7 @@ class _Container:
     def __init__(self, name: str) -> None:
         self.name = name
         self.directory = host.directory(name)
-        self.upper = self.directory / "upper"
+        self.upper = self.directory / ("rootfs" if (self.directory / "copied.json").exists() else "upper")
         self.errors: list[str] = []
         self.drift: list[dict[str, Any]] = []
         self.outcomes: dict[str, Outcome] = {}

@@ -209,7 +209,7 @@ containers:
           type: list
           elements: str
         mode:
-          description: How they are used, V(overlay), V(read_only) or V(direct); none without a declared process.
+          description: How they are used, V(overlay), V(tmpfs), V(read_only) or V(direct); none without a declared process.
           returned: always
           type: str
         upper:

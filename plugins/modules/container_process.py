@@ -64,13 +64,34 @@ options:
     type: path
   rootfs_mode:
     description:
-      - V(overlay) keeps what the container writes in a layer of its own, which goes when the root file system below it changes, or
-        when the container's users get other IDs on the host (O(userns), O(uidmap), O(gidmap)).
-      - V(read_only) is the same, and refuses writing. Volumes and O(tmpfs) can be written to all the same.
-      - V(direct) has the container write into the directory itself.
+      - V(overlay) keeps what the container writes in a layer of its own on the disk.
+      - V(tmpfs) is the same in memory. It is gone when the container ends, and the disk has nothing of it.
+      - V(read_only) has the layers alone, and refuses writing. Volumes and O(tmpfs) can be written to all the same. What has to be
+        made to mount them on is in memory.
+      - V(direct) has the container write into a directory without layers. With O(rootfs) that is the directory itself. What
+        M(bare.containers.rootfs_fetch) declared is copied for it, when the container is made or its layers change, with blocks shared
+        where the file system can. The copy is the container's own, stays when it is started again, and goes with it.
+      - Of another mode, nothing that was written in the one before is there.
     type: str
-    choices: [overlay, read_only, direct]
+    choices: [overlay, tmpfs, read_only, direct]
     default: overlay
+  rootfs_size:
+    description:
+      - How much a container may write with O(rootfs_mode=tmpfs), such as V(64M). The default is the kernel's, half of the memory.
+      - In any case it counts as the container's memory, for C(memory_max) of M(bare.containers.cgroup_v2) too.
+    type: str
+  upper:
+    description:
+      - What becomes of the layer that the container writes to, with O(rootfs_mode=overlay), when the root file system below it changes
+        and the container is made again.
+      - V(reset) drops it, so that all is as the new root file system has it.
+      - V(keep) leaves it above the new one. Files that were changed or removed stay as the container left them, also where the new
+        root file system has others of their names.
+      - When the container's users get other IDs on the host (O(userns), O(uidmap), O(gidmap)), the layer of those before them is
+        dropped, and refused where it is to be kept.
+    type: str
+    choices: [reset, keep]
+    default: reset
   network:
     description:
       - V(auto) joins the network namespace that M(bare.containers.netns_veth) declared for O(name), and is V(none) where there is none.
@@ -425,6 +446,17 @@ EXAMPLES = r"""
     restart_policy: on-failure
     log_driver: file
     log_opt: {max_size: 10M}
+
+- name: One that forgets everything when it ends, and one that keeps what it wrote when its image changes
+  bare.containers.container_process:
+    batch:
+      - name: scratch
+        command: [sleep, infinity]
+        rootfs_mode: tmpfs
+        rootfs_size: 64M
+      - name: pet
+        command: [sleep, infinity]
+        upper: keep
 
 - name: Stop one, with its declaration kept
   bare.containers.container_process:

@@ -398,6 +398,7 @@ class TestConverging:
         {"workdir": "/tmp"},
         {"hostname": "other"},
         {"rootfs_mode": "read_only"},
+        {"rootfs_mode": "tmpfs", "rootfs_size": "8M"},
         {"network": "host"},
         {"volumes": ["/etc:/etc/host:ro"]},
         {"tmpfs": {"/cache": "size=1m"}},

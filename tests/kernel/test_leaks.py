@@ -154,7 +154,13 @@ STATES = {
     ],
     "container_process": [
         {"rootfs": "/var/lib/tree", "command": ["sleep", "1001"], "stop_timeout": 0},
-        {"rootfs": "/var/lib/tree", "command": ["sleep", "1002"], "stop_timeout": 0, "uidmap": MAPPED},
+        {
+            "rootfs": "/var/lib/tree",
+            "command": ["sleep", "1002"],
+            "stop_timeout": 0,
+            "uidmap": MAPPED,
+            "rootfs_mode": "tmpfs",
+        },
         {"state": "absent"},
     ],
 }

@@ -235,7 +235,7 @@ ATTRIBUTES = (
     ("able", "system.posix_acl_access", ACL),
     ("deep/er", "system.posix_acl_default", ACL),
     ("deep", "trusted.note", b"kept"),
-    ("file", "user.note", b"kept"),
+    ("file", "trusted.other", b"kept"),
     ("away", "trusted.note", b"of a link"),
 )
 
@@ -316,3 +316,258 @@ class TestCopyUp:
         containers.converge(tmpfs={"/data": "tmpcopyup"})
         assert containers.inside("stat -c %F /data/disk") == "block special file\n"
         assert "nodev" in mounted(containers)["/data"].options
+
+
+LAYERS = "/var/lib/bare-containers/rootfs/layers"
+
+
+@pytest.fixture
+def layered(containers):
+    """Declares a root file system of so many layers, as rootfs_fetch does; every layer says which it is."""
+
+    def declare(count, first=0):
+        layers = [f"{LAYERS}/sha256:{first + number:064}/contents" for number in range(count)]
+        containers.machine.shell(
+            f"mkdir -p {' '.join(layers)}; cp -a {containers.tree}/. {layers[0]}\n"
+            + "".join(
+                f"echo {layer[-13:-9]} | tee {layer}/which > {layer}/of{layer[-13:-9]}\n" for layer in layers
+            )
+        )
+        containers.declare("rootfs", {"layers": layers})
+        return layers
+
+    return declare
+
+
+def stored(containers, **options):
+    """Converges a container on what is declared of its root."""
+    arguments = {"name": containers.name("one"), "command": ["sleep", "1000"], "stop_timeout": 0, **options}
+    check = arguments.pop("check", False)
+    result = containers.machine.module("container_process", arguments, check=check)
+    return result
+
+
+def done(result):
+    assert not result.get("failed"), result["msg"]
+    return result
+
+
+def kept(containers):
+    return set(containers.machine.shell(f"ls -A {containers.directory()}").split())
+
+
+def host_mounts(containers):
+    return containers.machine.shell("cut -d' ' -f5- /proc/self/mountinfo")
+
+
+@pytest.mark.parametrize("mode", ["overlay", "tmpfs", "read_only", "direct"])
+@pytest.mark.parametrize("users", [{}, {"uidmap": ["0:100000:65536"]}], ids=["host", "users"])
+def test_a_root_of_120_layers(containers, layered, mode, users):
+    layers = layered(120)
+    before = host_mounts(containers)
+    assert len(":".join(layers)) > 3 * 4096
+    result = done(stored(containers, rootfs_mode=mode, **users))
+    assert containers.inside("cat /which; ls -d /of* | wc -l; stat -c %u /which").split() == [
+        "0119",
+        "120",
+        "0",
+    ]
+    assert not done(stored(containers, rootfs_mode=mode, **users))["changed"]
+    assert host_mounts(containers) == before
+    if not users:
+        done(stored(containers, rootfs_mode=mode, state="stopped"))
+        recipe = "\n".join(result["recipe"]).replace(" sleep 1000 ", " cat /which ")
+        assert recipe.count(" cat /which ") == 1
+        assert containers.machine.shell(recipe) == "0119\n"
+
+
+def test_few_layers_are_told_by_their_paths(containers, layered):
+    layers = layered(3)
+    done(stored(containers))
+    # The backslash that escapes a colon is one that mountinfo escapes.
+    told = containers.inside("grep ' / / ' /proc/self/mountinfo").replace("\\134:", ":")
+    assert f"lowerdir={':'.join(reversed(layers))}," in told
+
+
+FILL = "dd if=/dev/zero of={} bs=1024 count=2048"
+
+
+class TestRootInMemory:
+    def test_what_it_writes_is_gone_with_it(self, containers):
+        before = host_mounts(containers)
+        containers.converge(rootfs_mode="tmpfs", rootfs_size="1M")
+        assert kept(containers) == {"config.json", "etc", "process.json", "rootfs", "seccomp.bpf"}
+        assert containers.machine.shell(f"ls -A {containers.directory()}/rootfs") == ""
+        containers.inside("echo mine > /written; rm /bin/yes; stat -c '%a %u' / | grep -qx '755 0'")
+        assert "No space left on device" in containers.inside(f"{FILL.format('/big')} 2>&1 || :")
+        there = containers.inside("cut -d' ' -f5 /proc/self/mountinfo").splitlines()
+        assert there.count("/") == 1
+        assert host_mounts(containers) == before
+        assert not containers.converge(rootfs_mode="tmpfs", rootfs_size="1M")["changed"]
+        containers.converge(rootfs_mode="tmpfs", rootfs_size="1M", state="restarted")
+        assert containers.inside("ls /written /big /bin/yes 2>/dev/null || :") == "/bin/yes\n"
+        assert containers.machine.shell(f"ls -A {containers.tree}").split() == ["bin", "etc"]
+        changed = containers.converge(rootfs_mode="tmpfs", rootfs_size="3M", check=True)
+        assert changed["changed"]
+        containers.converge(rootfs_mode="tmpfs", rootfs_size="3M")
+        containers.inside(FILL.format("/big"))
+
+    def test_a_crash_leaves_nothing(self, containers, eventually):
+        before = host_mounts(containers)
+        containers.converge(rootfs_mode="tmpfs")
+        os.kill(containers.pid(), 9)
+        eventually(lambda: not containers.alive())
+        assert host_mounts(containers) == before
+        assert containers.machine.shell(f"ls -A {containers.directory()}/rootfs") == ""
+
+    def test_read_only_has_no_layer_on_the_disk(self, containers):
+        containers.converge(rootfs_mode="read_only", privileged=True)
+        assert "upper" not in kept(containers)
+        assert containers.inside("touch /x 2>&1 || :").endswith("Read-only file system\n")
+        # Who may mount may write, to no more than there is room for mount points in.
+        containers.inside("mount -o remount,rw / && touch /x")
+        assert "No space left on device" in containers.inside(f"{FILL.format('/x')} 2>&1 || :")
+        assert containers.machine.shell(f"ls -A {containers.tree}").split() == ["bin", "etc"]
+
+    def test_users_have_it_too(self, containers):
+        containers.converge(rootfs_mode="tmpfs", uidmap=["0:100000:65536"])
+        containers.inside("touch /x; chown 7:8 /x")
+        assert containers.inside("stat -c %u:%g / /x /bin/sh").split() == ["0:0", "7:8", "0:0"]
+
+
+class TestCopiedRoot:
+    def test_it_is_made_once_and_written_to(self, containers, layered):
+        layered(3)
+        sums = f"cd {LAYERS}; find . -type f -exec sha256sum {{}} + | sort"
+        before, mounts = containers.machine.shell(sums), host_mounts(containers)
+        foretold = done(stored(containers, rootfs_mode="direct", check=True))
+        first = done(stored(containers, rootfs_mode="direct"))
+        assert foretold["commands"] == first["commands"]
+        containers.inside("echo mine > /written; echo mine > /which; rm /bin/yes")
+        told = containers.machine.module("container_info", {"name": [containers.name("one")], "size": True})
+        described = told["containers"][containers.name("one")]["rootfs"]
+        assert described["mode"] == "direct"
+        assert containers.machine.shell(f"cat {described['upper']}/written") == "mine\n"
+        assert described["upper_size"] > 0
+        assert containers.machine.shell(sums) == before
+        assert host_mounts(containers) == mounts
+        assert not done(stored(containers, rootfs_mode="direct"))["changed"]
+        done(stored(containers, rootfs_mode="direct", state="restarted"))
+        assert containers.inside("cat /written /which; ls /bin/yes 2>/dev/null || :") == "mine\nmine\n"
+        # Other layers are another root.
+        layered(2, first=5)
+        changed = done(stored(containers, rootfs_mode="direct"))
+        assert changed["changed"]
+        assert containers.inside("cat /which; ls /written 2>/dev/null || :") == "0006\n"
+        assert not done(stored(containers, rootfs_mode="direct"))["changed"]
+        done(stored(containers, rootfs_mode="direct", state="absent"))
+        assert "rootfs" not in kept(containers)
+
+    @pytest.mark.parametrize("count", [1, 120])
+    def test_its_commands_make_it(self, containers, layered, count):
+        layered(count)
+        foretold = done(stored(containers, rootfs_mode="direct", check=True))
+        containers.machine.shell("\n".join(foretold["commands"]))
+        assert not done(stored(containers, rootfs_mode="direct"))["changed"]
+        assert containers.inside("cat /which; ls -d /of* | wc -l").split() == [f"{count - 1:04}", str(count)]
+
+    def test_whiteouts_and_links_are_as_the_layers_show_them(self, containers, layered):
+        low, high = layered(2)
+        containers.machine.shell(
+            f"cd {low}; mkdir gone opaque; touch gone/x opaque/below which; ln which again; mkfifo pipe\n"
+            f"cd {high}; mknod gone c 0 0; mkdir opaque; touch opaque/above; ln -s /etc/passwd link"
+        )
+        opaque = f"/proc/{containers.machine.pid}/root{high}/opaque"
+        os.setxattr(opaque, "trusted.overlay.opaque", b"y")
+        done(stored(containers))
+        look = "cd /; find . -xdev | sort; stat -c '%n %F %a %u %s' which again pipe link opaque/*"
+        expected = containers.inside(look)
+        assert "./opaque/above" in expected
+        assert "./opaque/below" not in expected
+        assert "./gone" not in expected
+        done(stored(containers, rootfs_mode="direct"))
+        assert containers.inside(look) == expected
+
+    def test_one_that_was_killed_half_made_is_made_anew(self, containers, layered, instants):
+        layers = layered(2)
+        containers.machine.shell(f"head -c 64M /dev/urandom > {layers[0]}/big")
+        arguments = {"name": containers.name("one"), "command": ["sleep", "1000"], "stop_timeout": 0}
+        arguments["rootfs_mode"] = "direct"
+        for seconds in instants.within(0.2, 1.2, 6):
+            containers.machine.module_killed_after(seconds, "container_process", arguments)
+            done(stored(containers, rootfs_mode="direct"))
+            assert containers.inside("cat /which; stat -c %s /big").split() == ["0001", str(64 << 20)]
+            assert not any(name.startswith(".") for name in kept(containers))
+            done(stored(containers, state="absent"))
+
+    def test_without_room_it_says_so(self, containers, layered):
+        layers = layered(1)
+        containers.machine.shell(
+            f"head -c 8M /dev/zero | tr '\\0' x > {layers[0]}/big; mkdir -p {containers.directory()}\n"
+            f"mount -t tmpfs -o size=4m t {containers.directory()}"
+        )
+        containers.declare("rootfs", {"layers": layers})
+        result = stored(containers, rootfs_mode="direct")
+        assert result["failed"]
+        assert "No space left on device (./big)" in result["msg"]
+        assert not {".rootfs.new", "rootfs", "copied.json"} & kept(containers)
+        # What there was before stays.
+        small = layered(2, first=3)
+        done(stored(containers, rootfs_mode="direct"))
+        containers.inside("echo mine > /written")
+        containers.declare("rootfs", {"layers": layers})
+        assert "No space left" in stored(containers, rootfs_mode="direct")["msg"]
+        containers.declare("rootfs", {"layers": small})
+        done(stored(containers, rootfs_mode="direct"))
+        assert containers.inside("cat /written") == "mine\n"
+
+    def test_blocks_are_shared_where_they_can_be(self, containers, layered):
+        containers.machine.shell(
+            "truncate -s 400M /run/disk; mkfs.btrfs -q /run/disk\n"
+            f"mkdir -p {LAYERS} {containers.directory()}\n"
+            "mkdir /run/there; mount -o loop /run/disk /run/there; mkdir /run/there/a /run/there/b\n"
+            f"mount --bind /run/there/a {LAYERS}; mount --bind /run/there/b {containers.directory()}"
+        )
+        layers = layered(2)
+        containers.machine.shell(f"head -c 100M /dev/urandom > {layers[0]}/big; sync")
+        used = "sync; df --output=used -k /run/there | tail -1"
+        before = int(containers.machine.shell(used))
+        done(stored(containers, rootfs_mode="direct"))
+        assert int(containers.machine.shell(used)) - before < 50 * 1024
+        containers.inside("cmp /big /proc/self/root/big; stat -c %s /big")
+        done(stored(containers, rootfs_mode="direct", state="absent"))
+
+    def test_a_mode_follows_any_other(self, containers, layered):
+        layered(2)
+        modes = ["overlay", "direct", "tmpfs", "direct", "read_only", "overlay", "tmpfs", "overlay", "direct"]
+        for mode in modes:
+            done(stored(containers, rootfs_mode=mode))
+            assert containers.inside("cat /which; ls /written 2>/dev/null || :") == "0001\n", mode
+            if mode != "read_only":
+                containers.inside("touch /written")
+            assert not done(stored(containers, rootfs_mode=mode))["changed"], mode
+        assert {"upper", "work"}.isdisjoint(kept(containers))
+
+
+class TestOtherLayers:
+    def test_what_was_written_is_dropped_unless_it_is_to_be_kept(self, containers, layered):
+        layered(2)
+        done(stored(containers, upper="keep"))
+        containers.inside("echo mine > /written; rm /bin/yes")
+        layered(2, first=3)
+        kept_ = done(stored(containers, upper="keep"))
+        assert kept_["changed"]
+        assert containers.inside("cat /which /written; ls /bin/yes 2>/dev/null || :") == "0004\nmine\n"
+        assert not done(stored(containers, upper="keep"))["changed"]
+        refused = stored(containers, upper="keep", uidmap=["0:100000:65536"])
+        assert refused["failed"]
+        assert "upper: 'keep' can't be held" in refused["msg"]
+        assert containers.inside("cat /written") == "mine\n"
+        # That it is not to be kept any more is nothing by itself.
+        done(stored(containers))
+        assert containers.inside("cat /written") == "mine\n"
+        layered(1, first=7)
+        foretold = done(stored(containers, check=True))
+        dropped = done(stored(containers))
+        assert foretold["commands"] == dropped["commands"]
+        assert containers.inside("cat /which; ls /written 2>/dev/null || :") == "0007\n"

@@ -87,7 +87,10 @@ def changed(place, junk, how, of=None):
 
 
 TEXTS = st.sampled_from(
-    ["", "/", "/x", "x", "..", "/../x", "a b", "a\nb", "\u2028", "\ud800", "A=b", "é", "size=1m", "ro"]
+    [
+        *("", "/", "/x", "x", "..", "/../x", "a b", "a\nb", "\u2028", "\ud800", "A=b", "é"),
+        *("size=1m", "ro", "remount", "tmpcopyup", "iversion"),
+    ]
 )
 
 

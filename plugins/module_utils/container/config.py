@@ -172,8 +172,9 @@ def check(config: Any) -> None:
         raise Refused(f"ociVersion: {config['ociVersion']!r} is not a version 1 of the OCI runtime spec")
     _check_namespaces(config)
     _check_process(config)
-    for number, mount in enumerate(config.get("mounts", [])):
-        _check_mount(mount, number)
+    for mount in config.get("mounts", []):
+        _check_mount(mount)
+    _check_root_mounts(config)
     for key, value in config["linux"].get("sysctl", {}).items():
         _check_sysctl(key, value, [entry["type"] for entry in config["linux"]["namespaces"]])
     for device in config["linux"].get("devices", []):
@@ -198,6 +199,11 @@ def new_namespaces(config: dict[str, Any]) -> list[str]:
 def joined_namespaces(config: dict[str, Any]) -> dict[str, str]:
     """The namespaces that the container joins, and their files."""
     return {entry["type"]: entry["path"] for entry in config["linux"]["namespaces"] if "path" in entry}
+
+
+def root_mounts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of ``mounts`` that make the root itself, each above the one before."""
+    return [entry for entry in config.get("mounts", []) if entry["destination"] == "/"]
 
 
 def has_writable_cgroup(config: dict[str, Any]) -> bool:
@@ -300,15 +306,33 @@ def _check_limit(limit: dict[str, Any]) -> None:
         raise Refused(f"process.rlimits: the soft limit of {limit['type']} is above the hard one")
 
 
-def _check_mount(mount: dict[str, Any], number: int) -> None:
+def _check_mount(mount: dict[str, Any]) -> None:
     destination = mount["destination"]
     if not destination.startswith("/") or ".." in destination.split("/"):
         raise Refused(f"mounts: the destination {destination!r} is no absolute path")
     options = MountOptions(mount)
-    if destination == "/" and (number or not {"type", "source", "options"} <= mount.keys()):
-        raise Refused("mounts: that of / comes first, with a type, a source and options")
     if options.bind and "source" not in mount:
         raise Refused(f"mounts: the bind mount of {destination} has no source")
+
+
+def _check_root_mounts(config: dict[str, Any]) -> None:
+    mounts = root_mounts(config)
+    if mounts != config.get("mounts", [])[: len(mounts)]:
+        raise Refused("mounts: those of / come first")
+    for number, mount in enumerate(mounts):
+        if not {"type", "source", "options"} <= mount.keys():
+            raise Refused("mounts: that of / has a type, a source and options")
+        options = MountOptions(mount)
+        if options.bind or options.remount or options.copy_up or options.iversion:
+            raise Refused("mounts: that of / is a file system, neither bound nor changed nor copied")
+        for option in options.own:
+            key, _equals, value = option.partition("=")
+            name = number and "/" not in value and value not in ("", ".", "..")
+            if key in ("upperdir", "workdir") and not (value.startswith("/") or name):
+                raise Refused(
+                    f"mounts: {option!r} of / is neither an absolute path nor a name in what is mounted "
+                    "there before"
+                )
 
 
 def _check_sysctl(key: str, value: str, own: list[str]) -> None:

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 
-from ..kernel import mount, path, process
+from ..kernel import mount, overlay, path, process
 from ..kernel.tree_copy import copy_tree
 from . import config as configuration
 from .bundle import Refused, Report
@@ -83,18 +83,19 @@ class Root:
     def mount(self) -> None:
         """Mounts the root itself at its place, in a new mount namespace, with the host's privileges.
 
-        It is the mount with the destination ``/`` if the config has one, else the directory: pivot_root(2)
-        wants a mount point. What is to be seen of the host is taken before, with its peer groups.
+        It is what the mounts with the destination ``/`` make of it, each above the one before, else the
+        directory: pivot_root(2) wants a mount point. What is to be seen of the host is taken before, with its
+        peer groups.
         """
         for number, entry, options in self._mounts():
             if options.bind:
                 self._trees[number] = self._clone(entry, options)
         self._report.step = "mount of the root file system"
         mount.set_propagation("/", "private", recursive=True)
-        entry = _root_entry(self._config)
-        if entry is not None:
-            self._mount_layers(entry)
-        else:
+        entries = configuration.root_mounts(self._config)
+        for entry in entries:
+            self._mount_root(entry, MountOptions(entry))
+        if not entries:
             tree = mount.clone_tree(mount.AT_FDCWD, self._place, recursive=True)
             self._identity.map_ids(tree)
             _attach_to(self._place, tree)
@@ -166,19 +167,40 @@ class Root:
             kind = MountOptions(there[-1]).kind if there else kind
         return _OF_NAMESPACES.get(kind) in self._new_namespaces
 
-    def _mount_layers(self, entry: Entry) -> None:
-        """Mounts the overlay. In a user namespace its layers are those of the mapped owners, each mounted
-        over itself for that, and what is written belongs to whoever it was on the host."""
-        options = MountOptions(entry)
+    def _mount_root(self, entry: Entry, options: MountOptions) -> None:
+        if options.kind == "overlay":
+            overlay.mount_layers(self._place, self._prepare_layers(options.own), entry["source"])
+        else:
+            _attach_to(self._place, mount.new_filesystem(options.kind, options.own, [], entry["source"]))
+        here = os.open(self._place, _DIRECTORY)
+        options.spread(here)
+        options.apply_to(here)
+        os.close(here)
+
+    def _prepare_layers(self, options: list[str]) -> list[str]:
+        """The options of the overlay, with paths in the place of what are names in the file system that is
+        mounted there before.
+
+        In a user namespace its layers are those of the mapped owners, each mounted over itself for that, and
+        what is written belongs to whoever it was on the host.
+        """
         if self._identity.mapped:
-            layers = dict(option.split("=", 1) for option in options.own if "=" in option)
-            for layer in _split(layers.get("lowerdir", "")):
+            for layer in overlay.split(options):
                 tree = mount.clone_tree(mount.AT_FDCWD, layer)
                 self._identity.map_ids(tree)
                 _attach_to(layer, tree)
-            if "upperdir" in layers:
-                os.chown(layers["upperdir"], *self._identity.root, follow_symlinks=False)
-        mount.mount(entry["source"], self._place, options.kind, 0, ",".join(options.own))
+        paths = []
+        for option in options:
+            key, _equals, value = option.partition("=")
+            if key in ("upperdir", "workdir"):
+                if not value.startswith("/"):
+                    value = f"{self._place}/{value}"
+                    os.mkdir(value, 0o755)
+                if self._identity.mapped and key == "upperdir":
+                    os.chown(value, *self._identity.root, follow_symlinks=False)
+                option = f"{key}={value}"
+            paths.append(option)
+        return paths
 
     def _clone(self, entry: Entry, options: MountOptions) -> int:
         """The source of a bind mount, as a mount of the container's."""
@@ -333,27 +355,8 @@ class Root:
         os.close(folder)
 
 
-def _root_entry(config: dict[str, Any]) -> Entry | None:
-    entries = config.get("mounts", [])
-    return entries[0] if entries and entries[0]["destination"] == "/" else None
-
-
 def _same_place(one: Entry, other: Entry) -> bool:
     return bool(os.path.normpath(one["destination"]) == os.path.normpath(other["destination"]))
-
-
-def _split(layers: str) -> list[str]:
-    """The directories in ``lowerdir=``, where a backslash keeps a colon from being a separator."""
-    found = [""]
-    characters = iter(layers)
-    for character in characters:
-        if character == "\\":
-            found[-1] += next(characters, "")
-        elif character == ":":
-            found.append("")
-        else:
-            found[-1] += character
-    return [layer for layer in found if layer]
 
 
 def _attach_to(place: str, tree: int, *, close: bool = True) -> None:

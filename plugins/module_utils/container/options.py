@@ -51,6 +51,7 @@ _LIMITS = tuple(
     if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
 )
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
+_PAGE = 4096
 
 _VOLUME_OPTIONS = (
     *("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "bind", "rbind", "idmap"),
@@ -270,6 +271,12 @@ def signal_number(name: str) -> int | None:
     return int(signal.Signals[name]) if name in signal.Signals.__members__ else None
 
 
+def _rootfs_size(value: str) -> int:
+    if (bytes_ := size(value)) < _PAGE:
+        raise ValueError("a number of bytes, 4096 or more, such as 64M")
+    return bytes_
+
+
 def duration(value: str) -> int:
     """Seconds from ``90``, ``90s``, ``1m30s`` or ``2h``, as podman has them."""
     match = _DURATION.fullmatch(value.strip())
@@ -351,7 +358,9 @@ OPTIONS = Options(
         Option("workdir", default="/", aliases=("working_dir",), normalise=absolute),
         Option("hostname", normalise=_hostname),
         Option("rootfs", type="path", normalise=absolute),
-        Option("rootfs_mode", default="overlay", choices=("overlay", "read_only", "direct")),
+        Option("rootfs_mode", default="overlay", choices=("overlay", "tmpfs", "read_only", "direct")),
+        Option("rootfs_size", normalise=_rootfs_size),
+        Option("upper", default="reset", choices=("reset", "keep")),
         Option("network", default="auto", normalise=_network),
         Option("pid", default="private", choices=("private", "host")),
         Option("ipc", default="private", choices=("private", "host")),

@@ -16,9 +16,10 @@ from typing import Any
 
 from .. import host, systemctl
 from ..converge import Failure, Needs, State, Step
-from ..kernel import cgroup, file, namespace
+from ..kernel import cgroup, file, namespace, overlay
 from ..shell import command, write_file
-from . import bundle, health, installation, log, seccomp, spec, surroundings, units
+from . import bundle, health, installation, log, private_copy, seccomp, spec, surroundings, units
+from . import config as configuration
 from .options import OPTIONS, signal_number
 from .recipe import recipe
 from .state import running
@@ -30,7 +31,9 @@ Entry = Mapping[str, Any]
 ABSENT: State = {"state": "absent"}
 RUNNING = ("started", "paused")
 
-_OVERLAY = ("rootfs", "upper", "work")
+_ROOT = ("rootfs", "upper", "work")
+_COPIED = "copied.json"
+"""The file of a bundle that tells which layers its root is a whole copy of."""
 
 
 def check(entries: Sequence[Entry]) -> None:
@@ -118,7 +121,8 @@ class Process:
             return {**state, "files": files}
         config = _read_config(self._directory / "config.json")
         state["declaration"] = self._kept
-        state["directories"] = [name for name in _OVERLAY if (self._directory / name).is_dir()]
+        state["directories"] = [name for name in _ROOT if (self._directory / name).is_dir()]
+        state["copied"] = _read_json(self._directory / _COPIED)
         state["etc"] = {name: self._read_etc(name)[0] for name in spec.ETC_FILES}
         state["config"] = _shown(config)
         state["seccomp"] = _digest(_read_bytes(self._directory / bundle.FILTER))
@@ -140,8 +144,9 @@ class Process:
     def _places(self) -> Iterator[Path]:
         """Everything that a container's process leaves on the host."""
         yield self._declaration.path
-        for name in ("config.json", bundle.FILTER, bundle.HEALTH, "etc", *_OVERLAY):
+        for name in ("config.json", bundle.FILTER, bundle.HEALTH, _COPIED, "etc", *_ROOT):
             yield self._directory / name
+        yield file.beside(self._directory / "rootfs")
         yield from map(units.path, units.names(self.name))
         yield from (units.wants_path(self.name), log.rotation_path(self.name), host.RUN / self.name)
         yield from log.files(self.name, self._kept)
@@ -184,7 +189,8 @@ class Process:
         expected = {
             "state": declared["state"],
             "declaration": _kept(declared),
-            "directories": list(_OVERLAY) if spec.has_overlay(declared) else [],
+            "directories": spec.directories(declared),
+            "copied": spec.copied_layers(declared, given),
             "etc": spec.etc_files(declared, given),
             "config": _shown(config),
             "seccomp": _digest(_filter(config)),
@@ -235,9 +241,11 @@ class Process:
         runs = actual["state"] in RUNNING
         wanted = expected["state"] in RUNNING
         restart = self._entry["state"] == "restarted" and not self._restarted
-        stop = runs and (restart or not wanted or bool({"config", "process"} & differs))
+        stop = runs and (restart or not wanted or bool({"config", "process", "copied"} & differs))
         start = wanted and (stop or not runs)
-        fresh = _root(actual.get("config")) not in (None, _root(self._config))
+        before, after = _root(actual.get("config")), _root(self._config)
+        other = bool(before) and before != after
+        fresh = other and not self._is_kept(actual, before, after)
         keep = [self._declaration.write_step(expected["declaration"])] if "declaration" in differs else []
         new = actual.get("declaration") is None
         steps = [*keep] if new else []
@@ -249,10 +257,9 @@ class Process:
         if stop:
             steps += self._stop_steps()
         steps += self._unit_steps(actual, expected)
-        if "directories" in differs or (fresh and expected["directories"]):
-            steps.append(self._directories_step(expected["directories"], fresh))
+        steps += self._root_steps(actual, expected, fresh)
         if "config" in differs:
-            steps.append(self._config_step(self._config, fresh))
+            steps.append(self._config_step(self._config, other))
         if "seccomp" in differs:
             steps.append(_file_step("seccomp", self._directory / bundle.FILTER, _filter(self._config)))
         steps += self._note_steps(differs, expected)
@@ -315,12 +322,52 @@ class Process:
         if "log_rotation" in differs:
             yield _file_step("log_rotation", log.rotation_path(self.name), expected["log_rotation"])
 
-    def _directories_step(self, expected: Sequence[str], fresh: bool) -> Step:
-        """Makes the overlay's directories; a ``fresh`` one starts without what was written above another
-        root, or by users of other ids."""
-        surplus = [name for name in _OVERLAY if fresh or name not in expected]
-        made = [self._directory / name for name in expected]
-        removed = [self._directory / name for name in surplus if (self._directory / name).exists()]
+    def _is_kept(self, actual: State, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+        """Whether what the container has written stays, though what is below it changes. Raises Failure where
+        it should and can't."""
+        if self._declared().get("upper") != "keep" or "upper" not in actual["directories"]:
+            return False
+        if before["ids"] != after["ids"]:
+            raise Failure(
+                f"upper: 'keep' can't be held, as the users of {self.name} get other IDs on the host "
+                "(userns, uidmap, gidmap) than those who wrote what is kept; 'reset' drops that; nothing was "
+                "changed."
+            )
+        return True
+
+    def _root_steps(self, actual: State, expected: State, fresh: bool) -> Iterator[Step]:
+        """A ``fresh`` root starts without what was written above another one, or by users of other ids."""
+        there, wanted = actual.get("directories", []), expected["directories"]
+        told, layers = actual.get("copied"), expected["copied"]
+        if layers is None and told is not None:
+            # First, as it says that the copy is whole.
+            yield _file_step("copied", self._directory / _COPIED, None)
+        copied = [] if layers is None else ["rootfs"]
+        if layers is not None and (fresh or told != layers or "rootfs" not in there):
+            yield self._copy_step(layers)
+        surplus = [name for name in there if (fresh or name not in wanted) and name not in copied]
+        made = [name for name in wanted if (name in surplus or name not in there) and name not in copied]
+        if surplus or made:
+            yield self._directories_step(surplus, made, fresh)
+
+    def _copy_step(self, layers: Sequence[str]) -> Step:
+        """What is there goes when what takes its place is whole."""
+        told, target = self._directory / _COPIED, self._directory / "rootfs"
+        text = json.dumps(layers, indent=2) + "\n"
+
+        def apply() -> None:
+            private_copy.make(layers, file.beside(target))
+            file.remove(told)
+            file.remove_tree(target)
+            file.beside(target).rename(target)
+            file.write_atomically(told, text)
+
+        commands = (*private_copy.commands(layers, target), *write_file(told, text))
+        return Step("copied", commands, apply, Needs.RECREATE)
+
+    def _directories_step(self, surplus: Sequence[str], wanted: Sequence[str], fresh: bool) -> Step:
+        removed = [self._directory / name for name in surplus]
+        made = [self._directory / name for name in wanted]
 
         def apply() -> None:
             for path in removed:
@@ -332,10 +379,10 @@ class Process:
         commands += [command(["mkdir", "-p", *made])] if made else []
         return Step("directories", tuple(commands), apply, Needs.RECREATE if fresh else Needs.RESTART)
 
-    def _config_step(self, config: spec.Config, fresh: bool) -> Step:
+    def _config_step(self, config: spec.Config, other_root: bool) -> Step:
         text = json.dumps(config, indent=2) + "\n"
         path = self._directory / "config.json"
-        needs = Needs.RECREATE if fresh else Needs.RESTART
+        needs = Needs.RECREATE if other_root else Needs.RESTART
         return Step(
             "config", write_file(path, text, 0o600), lambda: file.write_atomically(path, text, 0o600), needs
         )
@@ -404,7 +451,8 @@ class Process:
                 steps.append(_file_step(what, path, None))
         if any(step.changes in ("units", "enabled") for step in steps):
             steps.append(systemctl.reload_step("units"))
-        trees = [self._directory / name for name in ("etc", *_OVERLAY)] + [host.RUN / self.name]
+        trees = [self._directory / name for name in ("etc", *_ROOT)]
+        trees += [file.beside(self._directory / "rootfs"), host.RUN / self.name]
         steps += [
             Step("files", (command(["rm", "-rf", path]),), _bound(_remove_tree, path))
             for path in trees
@@ -414,6 +462,7 @@ class Process:
             self._directory / "config.json",
             self._directory / bundle.FILTER,
             self._directory / bundle.HEALTH,
+            self._directory / _COPIED,
             log.rotation_path(self.name),
             *log.files(self.name, self._kept),
         ):
@@ -552,16 +601,15 @@ def _read_bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def _root(config: Entry | None) -> Any:
+def _root(config: Entry | None) -> dict[str, Any]:
     """What a config's root file system is made of, apart from the container's own layer: with other layers
     below it, or users of other ids, who can't have what those before them wrote, that layer is of no use."""
     if config is None:
-        return None
-    first: Mapping[str, Any] = next(iter(config["mounts"]), {})
-    if first.get("destination") != "/":
-        return [config["root"]["path"]]
-    ids = [config["linux"].get(name) for name in ("uidMappings", "gidMappings")]
-    return [config["root"]["path"], first["options"], *ids]
+        return {}
+    mounts = configuration.root_mounts(dict(config))
+    layers = [layer for entry in mounts for layer in overlay.split(entry["options"])]
+    ids = [config["linux"].get(name) for name in ("uidMappings", "gidMappings")] if layers else []
+    return {"path": config["root"]["path"], "layers": layers, "ids": ids}
 
 
 def _paths(before: Any, after: Any, where: str = "") -> Iterator[str]:

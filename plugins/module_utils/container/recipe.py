@@ -16,7 +16,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..kernel import mount
+from ..kernel import mount, overlay
+from . import config as configuration
 from .filesystem import DEVICE_LINKS, DEVICES
 from .mount_options import MountOptions
 
@@ -114,11 +115,10 @@ def _inside(root: str, config: Config) -> Iterator[str]:
     for key, value in config["linux"].get("sysctl", {}).items():
         yield f"echo {shlex.quote(value)} > /proc/sys/{key.replace('.', '/')}"
     yield "umask 0"
-    first: Config = next(iter(config.get("mounts", [])), {})
-    if first.get("destination") == "/":
-        options = ",".join(["nodev", *first["options"]])
-        yield shlex.join(["mount", "-t", first["type"], "-o", options, first["source"], root])
-    else:
+    mounts = configuration.root_mounts(config)
+    for entry in mounts:
+        yield from _mount_root(entry, root)
+    if not mounts:
         yield shlex.join(["mount", "--bind", root, root])
         yield shlex.join(["mount", "-o", "remount,bind,nodev", root])
     yield f"cd {shlex.quote(root)}"
@@ -133,6 +133,35 @@ def _inside(root: str, config: Config) -> Iterator[str]:
     yield f"mkdir -p ./{shlex.quote(config['process']['cwd'].lstrip('/'))} {_OLD_ROOT}"
     yield f"pivot_root . {_OLD_ROOT}"
     yield "cd /"
+
+
+def _mount_root(entry: Config, root: str) -> Iterator[str]:
+    options = ["nodev", *entry["options"]]
+    for number, option in enumerate(options):
+        key, _equals, value = option.partition("=")
+        if key in ("upperdir", "workdir") and not value.startswith("/"):
+            options[number] = f"{key}={root}/{value}"
+            yield shlex.join(["mkdir", f"{root}/{value}"])
+    if entry["type"] == "overlay":
+        yield from mount_overlay(options, entry["source"], root)
+    else:
+        yield shlex.join(["mount", "-t", entry["type"], "-o", ",".join(options), entry["source"], root])
+
+
+def mount_overlay(options: Sequence[str], source: str, target: str) -> Iterator[str]:
+    """With short links to the layers where their paths are more than mount(2) takes."""
+    short = list(options)
+    linked = [] if overlay.fits(options) else overlay.split(options)
+    if linked:
+        names = overlay.lowerdir([str(number) for number in range(len(linked))])
+        short = [names if option.startswith("lowerdir=") else option for option in options]
+        yield "links=$(mktemp -d)"
+        yield 'cd "$links"'
+        yield from (shlex.join(["ln", "-s", layer, str(number)]) for number, layer in enumerate(linked))
+    yield shlex.join(["mount", "-t", "overlay", "-o", ",".join(short), source, target])
+    if linked:
+        yield "cd /"
+        yield 'rm -r "$links"'
 
 
 def _each(paths: Sequence[str], act: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import host
 from ..converge import Failure
-from ..kernel import capability
+from ..kernel import capability, overlay
 from . import config as configuration
 from . import devices, log
 from .bundle import GROUPS_ANNOTATION, OCI_VERSION, USER_ANNOTATION, Refused
@@ -104,6 +104,7 @@ class Host:
 
 def config(declared: Entry, given: Host) -> Config:
     """The container's config.json. Raises Failure."""
+    _check_root(declared)
     config: Config = {
         "ociVersion": _VERSION_WITH_TIME if "time_offsets" in declared else OCI_VERSION,
         "root": {"path": _root(declared, given), "readonly": declared["rootfs_mode"] == "read_only"},
@@ -214,10 +215,32 @@ def hostname(declared: Entry) -> str:
     return str(declared.get("hostname", declared["name"]))
 
 
-def has_overlay(declared: Entry) -> bool:
-    """Whether the root is an overlay with a layer of the container's own, or the declared directory
-    itself."""
-    return bool(declared["rootfs_mode"] != "direct")
+def directories(declared: Entry) -> list[str]:
+    """The directories of its own that a container has for its root: where that is mounted, or the root
+    itself where that is a copy; and the layer that it writes to."""
+    if declared["rootfs_mode"] == "overlay":
+        return ["rootfs", "upper", "work"]
+    return [] if declared["rootfs_mode"] == "direct" and "rootfs" in declared else ["rootfs"]
+
+
+def copied_layers(declared: Entry, given: Host) -> list[str] | None:
+    """The layers that the root is a copy of, None where it is none."""
+    if declared["rootfs_mode"] == "direct" and "rootfs" not in declared:
+        return list(given.layers)
+    return None
+
+
+def _check_root(declared: Entry) -> None:
+    mode = declared["rootfs_mode"]
+    if declared.get("upper", "reset") != "reset" and mode != "overlay":
+        raise Failure(
+            f"upper: {declared['upper']!r} goes with rootfs_mode 'overlay', and that is {mode!r}; nothing "
+            "was changed."
+        )
+    if "rootfs_size" in declared and mode != "tmpfs":
+        raise Failure(
+            f"rootfs_size: it goes with rootfs_mode 'tmpfs', and that is {mode!r}; nothing was changed."
+        )
 
 
 def read_resolver(text: str) -> dict[str, list[str]]:
@@ -274,14 +297,7 @@ def _sysctls(declared: Entry, groups: Sequence[Mapping[str, int]] | None) -> dic
 
 
 def _root(declared: Entry, given: Host) -> str:
-    if has_overlay(declared):
-        return "rootfs"
-    if len(given.layers) > 1:
-        raise Failure(
-            f"rootfs_mode: 'direct' takes a root file system of one layer and this one has "
-            f"{len(given.layers)}; 'overlay' takes any number; nothing was changed."
-        )
-    return "".join(given.layers)
+    return "rootfs" if directories(declared) else str(declared["rootfs"])
 
 
 def _process(declared: Entry, given: Host) -> Config:
@@ -395,8 +411,11 @@ def _mounts(declared: Entry, given: Host) -> list[Config]:
     init = _init(declared, given)
     if init is not None:
         default.append({"destination": INIT, "type": "bind", "source": init, "options": ["bind", "ro"]})
-    root = [_overlay(directory, given)] if has_overlay(declared) else []
-    return [*root, *(mount for mount in default if mount["destination"] not in taken), *own]
+    return [
+        *_root_mounts(declared, directory, given),
+        *(mount for mount in default if mount["destination"] not in taken),
+        *own,
+    ]
 
 
 def _volume(volume: Mapping[str, Any]) -> Config:
@@ -418,17 +437,26 @@ def _systemd_mounts() -> list[Config]:
     return [_mount(path, "tmpfs", options) for path in ("/run", "/run/lock", "/var/log/journal")]
 
 
-def _overlay(directory: Path, given: Host) -> Config:
-    lower = ":".join(_escape(layer) for layer in reversed(given.layers))
-    options = [f"lowerdir={lower}", f"upperdir={directory}/upper", f"workdir={directory}/work"]
-    return {"destination": "/", "type": "overlay", "source": "overlay", "options": options}
+def _root_mounts(declared: Entry, directory: Path, given: Host) -> list[Config]:
+    """The layers with one to write to above them, on the disk or in memory.
 
-
-def _escape(path: str) -> str:
-    """A path in an option of overlayfs, where ``:`` and ``,`` separate
-    (Documentation/filesystems/overlayfs.rst).
+    Also what is not to be written to has one in memory, for the mount points. One that is kept while those
+    below it change is without what remembers them (overlayfs.rst, "Changes to underlying filesystems").
     """
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+    if declared["rootfs_mode"] == "direct":
+        return []
+    layers = overlay.lowerdir(list(reversed(given.layers)))
+    if declared["rootfs_mode"] == "overlay":
+        kept = ["index=off", "metacopy=off"] if declared.get("upper") == "keep" else []
+        options = [layers, f"upperdir={directory}/upper", f"workdir={directory}/work", *kept]
+        return [_mount("/", "overlay", options)]
+    size = _SIZE_OF_MOUNT_POINTS if declared["rootfs_mode"] == "read_only" else declared.get("rootfs_size")
+    sized = [] if size is None else [f"size={size}"]
+    in_memory = _mount("/", "tmpfs", ["mode=755", *sized])
+    return [in_memory, _mount("/", "overlay", [layers, "upperdir=upper", "workdir=work"])]
+
+
+_SIZE_OF_MOUNT_POINTS = 1 << 20
 
 
 def _kernel_mounts(declared: Entry) -> list[Config]:

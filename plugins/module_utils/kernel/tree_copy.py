@@ -14,9 +14,11 @@ import fcntl
 import os
 import stat
 
+from .path import open_in_root
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _FICLONE = 0x40049409
 _NO_CLONES = (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY)
@@ -27,21 +29,24 @@ _LABELS = "security."
 _CAPABILITY = "security.capability"
 
 
-def copy_tree(source: int, target: int, *, devices: bool) -> None:
+def copy_tree(source: int, target: int, *, devices: bool, originals: Sequence[int] = ()) -> None:
     """Copies what is in the directory ``source`` into the empty directory ``target``, both descriptors.
 
     Owners, modes, times, extended attributes, hard links and holes are those of the source, of ``target``
     itself too; the labels that a security module gives are its own. Blocks are shared where the file system
     can (ioctl_ficlone(2)). ``target`` is for nobody else to write to meanwhile. Without ``devices`` a device
-    node is EPERM. Raises OSError, with the path inside ``target`` where it is about one file.
+    node is EPERM. ``originals`` are the layers, topmost first, that nobody changes and ``source`` shows as an
+    overlay, whose own files have no blocks to share. Raises OSError, with the path inside ``target`` where it
+    is about one file.
     """
-    _Copy(target, devices).run(source)
+    _Copy(target, devices, originals).run(source)
 
 
 class _Copy:
-    def __init__(self, target: int, devices: bool) -> None:
+    def __init__(self, target: int, devices: bool, originals: Sequence[int]) -> None:
         self._target = target
         self._devices = devices
+        self._originals = originals
         self._clones = True
         self._linked: dict[tuple[int, int], str] = {}
         """Where in the target the first of several names of a file is, by its device and inode."""
@@ -82,7 +87,7 @@ class _Copy:
             if first is not None:
                 os.link(first, name, src_dir_fd=self._target, dst_dir_fd=folder.target, follow_symlinks=False)
                 return None
-            self._make(entry, status, folder.target, name)
+            self._make(entry, status, folder, name)
             _give(entry, folder.target, name)
             if status.st_nlink > 1:
                 self._linked[status.st_dev, status.st_ino] = place
@@ -92,40 +97,41 @@ class _Copy:
             os.close(entry)
         return None
 
-    def _make(self, entry: int, status: os.stat_result, folder: int, name: str) -> None:
+    def _make(self, entry: int, status: os.stat_result, folder: _Folder, name: str) -> None:
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFREG:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             # By its descriptor it is this file, whatever has its name by now.
             readable = os.open(f"/proc/self/fd/{entry}", os.O_RDONLY | os.O_CLOEXEC)
-            written = os.open(name, flags, 0o600, dir_fd=folder)
+            written = os.open(name, flags, 0o600, dir_fd=folder.target)
             try:
-                self._fill(readable, written, status.st_size)
+                if not self._share(readable, written, f"{folder.place}/{name}"):
+                    _fill(readable, written, status.st_size)
             finally:
                 os.close(readable)
                 os.close(written)
         elif kind == stat.S_IFLNK:
-            os.symlink(os.readlink("", dir_fd=entry), name, dir_fd=folder)
+            os.symlink(os.readlink("", dir_fd=entry), name, dir_fd=folder.target)
         elif kind in (stat.S_IFCHR, stat.S_IFBLK) and not self._devices:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         else:
-            os.mknod(name, kind | 0o600, status.st_rdev, dir_fd=folder)
+            os.mknod(name, kind | 0o600, status.st_rdev, dir_fd=folder.target)
 
-    def _fill(self, source: int, target: int, size: int) -> None:
-        if self._clones:
-            try:
-                fcntl.ioctl(target, _FICLONE, source)
-                return
-            except OSError as error:
-                self._clones = error.errno not in _NO_CLONES
-        os.truncate(target, size)
-        for first, last in _data(source, size):
-            while first < last:
-                chunk = os.pread(source, min(_CHUNK, last - first), first)
-                if not chunk:
-                    # It has got shorter.
-                    return
-                first += os.pwrite(target, chunk, first)
+    def _share(self, source: int, target: int, place: str) -> bool:
+        """Whether ``target`` has the blocks of ``source`` now, or of the topmost file at its ``place`` in a
+        layer."""
+        if not self._clones:
+            return False
+        original = _open_topmost(self._originals, place)
+        try:
+            fcntl.ioctl(target, _FICLONE, source if original is None else original)
+            return True
+        except OSError as error:
+            self._clones = error.errno not in _NO_CLONES
+            return False
+        finally:
+            if original is not None:
+                os.close(original)
 
 
 class _Folder:
@@ -141,6 +147,27 @@ class _Folder:
         self.entries.close()
         os.close(self.source)
         os.close(self.target)
+
+
+def _open_topmost(layers: Sequence[int], place: str) -> int | None:
+    for layer in layers:
+        try:
+            return open_in_root(layer, place, os.O_RDONLY | os.O_NOFOLLOW, symlinks=False)
+        except OSError:
+            # Not in this one, or no file.
+            continue
+    return None
+
+
+def _fill(source: int, target: int, size: int) -> None:
+    os.truncate(target, size)
+    for first, last in _data(source, size):
+        while first < last:
+            chunk = os.pread(source, min(_CHUNK, last - first), first)
+            if not chunk:
+                # It has got shorter.
+                return
+            first += os.pwrite(target, chunk, first)
 
 
 def _data(file: int, size: int) -> Iterator[tuple[int, int]]:

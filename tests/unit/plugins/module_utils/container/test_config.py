@@ -48,6 +48,10 @@ def test_nothing_is_left_out_silently(place):
         config.check(changed(place, 1, "add"))
 
 
+def root_mount(*options):
+    return {"destination": "/", "type": "overlay", "source": "overlay", "options": list(options)}
+
+
 CGROUP = ("linux", "cgroupsPath")
 LIMIT = ("process", "rlimits", 0)
 HOOK = ("hooks", "poststop", 0)
@@ -68,6 +72,11 @@ HOOK = ("hooks", "poststop", 0)
         (("linux", "resources", "devices", 0, "access"), "rx", "access"),
         (("linux", "seccomp", "flags"), ["SECCOMP_FILTER_FLAG_X"], "flags"),
         ((*HOOK, "path"), "true", "absolute"),
+        (("mounts", 1, "destination"), "/", "come first"),
+        (("mounts", 0), {"destination": "/", "type": "tmpfs"}, "that of / has"),
+        (("mounts", 0), root_mount("bind", "ro"), "neither bound"),
+        (("mounts", 0), root_mount("remount", "ro"), "neither bound"),
+        (("mounts", 0), root_mount("upperdir=upper"), "upperdir=upper"),
         ((*HOOK, "env"), ["=x"], "NAME=VALUE"),
     ],
 )

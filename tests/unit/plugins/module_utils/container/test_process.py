@@ -128,7 +128,7 @@ OPTION_SETS = st.fixed_dictionaries(
         "env": st.dictionaries(st.sampled_from("AB"), st.sampled_from(["", "x", "X"])),
         "user": st.sampled_from(["0", "1000", "app:7"]),
         "hostname": st.sampled_from(["a", "b"]),
-        "rootfs_mode": st.sampled_from(["overlay", "read_only", "direct"]),
+        "rootfs_mode": st.sampled_from(["overlay", "read_only", "tmpfs", "direct"]),
         "privileged": st.booleans(),
         "dns": st.lists(st.sampled_from(["10.0.0.2", "10.0.0.3"]), unique=True),
         "stop_timeout": st.integers(0, 3),
@@ -201,6 +201,27 @@ def test_users_of_other_ids_get_a_layer_of_their_own(watched, declare, tmp_path)
         (upper / "kept").touch()
         run(declare(env={"A": "b"}, **options))
         assert (upper / "kept").exists(), options
+
+
+def test_a_layer_is_kept_above_another_root_when_asked(watched, declare, tmp_path):
+    upper = tmp_path / "state/containers/web/upper"
+    (tmp_path / "other").mkdir()
+    run(declare(upper="keep"))
+    (upper / "kept").touch()
+    other = {"rootfs": str(tmp_path / "other"), "upper": "keep"}
+    made = run(declare(**other))[0]
+    assert max(step.needs for step in made.steps) is Needs.RECREATE
+    assert (upper / "kept").exists()
+    # Not for users of other ids, who would find what is not theirs.
+    (refused,) = run(declare(uidmap=["0:100000:65536"], **other))
+    assert str(refused.error).startswith("upper: 'keep'")
+    assert (upper / "kept").exists()
+    assert not run(declare(**other))[0].changed
+    # With the word for it taken back, the next other root is another one.
+    run(declare(rootfs=str(tmp_path / "other")))
+    assert (upper / "kept").exists()
+    run(declare())
+    assert not (upper / "kept").exists()
 
 
 def test_a_batch_acts_together(watched, declare):

@@ -130,6 +130,8 @@ def test_every_option_makes_a_difference_that_is_seen():
         **FULL,
         "command": ["false"],
         "rootfs_mode": "read_only",
+        "rootfs_size": "64M",
+        "upper": "keep",
         "network": "host",
         "privileged": True,
         "no_new_privileges": False,
@@ -149,6 +151,7 @@ def test_every_option_makes_a_difference_that_is_seen():
         "log_opt": {"tag": "of-web"},
     }
     needs = {
+        "rootfs_size": {"rootfs_mode": "tmpfs"},
         "sysctl": {"network": "auto"},
         **{name: {"restart_policy": "always"} for name in ("restart_sec", "restart_max_delay_sec")},
         **{name: {"healthcheck": ["true"]} for name in HEALTH if name != "healthcheck"},
@@ -230,10 +233,35 @@ def test_layers_with_characters_that_overlayfs_separates_by():
     assert config(given)["mounts"][0]["options"][0] == r"lowerdir=/e\\f:/c\,d:/a\:b"
 
 
-def test_direct_takes_one_layer():
-    assert config(spec.Host(layers=("/x",)), rootfs_mode="direct")["root"]["path"] == "/x"
-    with pytest.raises(Failure, match="direct"):
-        config(rootfs_mode="direct")
+def test_what_the_root_is_made_of():
+    """What is declared as a directory is that itself; what is in the store is nobody's to write to."""
+    itself = config(spec.Host(layers=("/x",)), rootfs="/x", rootfs_mode="direct")
+    assert (itself["root"]["path"], itself["mounts"][0]["destination"]) == ("/x", "/proc")
+    declared = declare(rootfs_mode="direct")
+    assert config(rootfs_mode="direct")["root"]["path"] == "rootfs"
+    assert spec.copied_layers(declared, HOST) == ["/store/low", "/store/high"]
+    for mode, size in (("read_only", 1 << 20), ("tmpfs", 8 << 20)):
+        options = {"rootfs_size": "8M"} if mode == "tmpfs" else {}
+        in_memory, layered = config(rootfs_mode=mode, **options)["mounts"][:2]
+        assert (in_memory["type"], in_memory["destination"], layered["destination"]) == ("tmpfs", "/", "/")
+        assert f"size={size}" in in_memory["options"]
+        assert layered["options"] == ["lowerdir=/store/high:/store/low", "upperdir=upper", "workdir=work"]
+        assert spec.directories(declare(rootfs_mode=mode)) == ["rootfs"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rootfs_mode": "direct", "upper": "keep"},
+        {"rootfs_mode": "tmpfs", "upper": "keep"},
+        {"rootfs_mode": "read_only", "rootfs_size": "1M"},
+        {"rootfs_size": "1M"},
+    ],
+)
+def test_what_the_root_has_no_use_for_is_refused(options):
+    option = "upper" if "upper" in options else "rootfs_size"
+    with pytest.raises(Failure, match=f"^{option}: .*rootfs_mode.*nothing was changed"):
+        config(**options)
 
 
 def test_resolv_conf_is_the_host_s_without_what_only_the_host_reaches():
