@@ -93,6 +93,10 @@ options:
     description:
       - Ports of the host that lead to the container, as V(HOSTPORT:PORT), V(HOSTPORT:PORT/udp) or V(HOSTIP:HOSTPORT:PORT), with an
         IPv6 V(HOSTIP) in brackets. Without V(HOSTIP) a port is published on all addresses of the host.
+      - Either may be a range, as in V(8000-8099:8000-8099), of as many ports of the host as of the container. The protocol is
+        V(/tcp), V(/udp) or V(/sctp).
+      - The container sees who asks by the address that it comes from, unless that is of the container's own subnet or the host's
+        localhost, which the answer would not find back to through the host.
       - The host itself reaches them on its own addresses, C(127.0.0.1) included, but not on C(::1), and not on C(127.0.0.1) where
         the container is on a bridge that this module did not make. For that C(route_localnet) is set on the bridge or link, and the
         firewall drops everything between containers and C(127.0.0.0/8).
@@ -123,6 +127,7 @@ EXAMPLES = r"""
     batch:
       - {name: front, bridge: bare1, address: [10.202.0.2/24, "fd00:202::2/64"], publish: ["127.0.0.1:8081:80", "5353:53/udp"]}
       - {name: back, bridge: bare1, address: 10.202.0.3/24}
+      - {name: media, bridge: bare1, address: 10.202.0.4/24, publish: ["20000-20099:20000-20099/udp", "9899:9899/sctp"]}
 
 - name: No network any more
   bare.containers.netns_veth:

@@ -259,6 +259,96 @@ class TestTraffic:
             assert "refused" in ask(machine, address="::1", port=8080)
 
 
+RANGES = {
+    "name": "web",
+    "bridge": "bare0",
+    "address": ["10.200.0.2/24", "fd00:200::2/64"],
+    "publish": ["8000-8099:8000-8099", "7000-7099:8000-8099", "9000-9099:8000-8099/udp", "9899:9/sctp"],
+}
+
+
+class TestRanges:
+    """A hundred ports are published by as few rules as one is."""
+
+    def test_every_port_leads_to_its_own(self, machine: Any, internet: Any) -> None:
+        converge(machine, RANGES)
+        assert not converge(machine, RANGES)["changed"]
+        for inner in (8000, 8057, 8099):
+            with serving(machine, *inside("web"), port=inner):
+                assert ask(internet, address="192.0.2.2", port=inner) == "192.0.2.1"
+                assert ask(internet, address="192.0.2.2", port=inner - 1000) == "192.0.2.1"
+                assert ask(machine, address="127.0.0.1", port=inner - 1000) == "10.200.0.1"
+                assert ask(machine, *inside("web"), address="192.0.2.2", port=inner) == "10.200.0.1"
+            with serving(machine, *inside("web"), port=inner, address="::"):
+                assert ask(internet, address="2001:db8::2", port=inner) == "2001:db8::1"
+                assert ask(internet, address="2001:db8::2", port=inner - 1000) == "2001:db8::1"
+            with serving(machine, *inside("web"), port=inner, kind="udp"):
+                assert ask(internet, address="192.0.2.2", port=inner + 1000, kind="udp") == "192.0.2.1"
+        assert "refused" in ask(internet, address="192.0.2.2", port=7100)
+        assert "refused" in ask(internet, address="192.0.2.2", port=6999)
+
+    def test_few_rules_are_needed(self, machine: Any) -> None:
+        converge(machine, RANGES)
+        rules = machine.run("nft", "list", "chain", "inet", "bare_containers", "prerouting")
+        assert rules.count(" dnat ") == 2 * len(RANGES["publish"])
+
+    def test_sctp(self, machine: Any, internet: Any) -> None:
+        """A packet that asks for an association arrives, and the answer comes from where it was asked for."""
+        converge(machine, RANGES)
+        words = machine.command(*inside("web"), "/usr/bin/python3", "-c", SCTP_SERVER)
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            answer = internet.run("/usr/bin/python3", "-c", SCTP_CLIENT, "192.0.2.2", "9899")
+            assert answer == "2 from 192.0.2.2 port 9899\n"
+            assert server.stdout.readline() == "1 from 192.0.2.1 to 10.200.0.2 port 9\n"
+        finally:
+            server.kill()
+            server.communicate()
+
+
+SCTP = """
+import socket, struct, sys
+def checksum(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _bit in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+def packet(source, destination, tag, kind):
+    chunk = struct.pack("!BBHIIHHI", kind, 0, 20 + 8 * (kind == 2), 7, 65535, 1, 1, 1)
+    # An INIT ACK has a state cookie (RFC 9260, 3.3.3).
+    chunk += struct.pack("!HHI", 7, 8, 1) if kind == 2 else b""
+    head = struct.pack("!HHI", source, destination, tag)
+    return head + struct.pack("<I", checksum(head + bytes(4) + chunk)) + chunk
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)
+raw.settimeout(10)
+def receive():
+    data, (peer, _port) = raw.recvfrom(2000)
+    to = socket.inet_ntoa(data[16:20])
+    data = data[4 * (data[0] & 15):]
+    assert struct.unpack("<I", data[8:12])[0] == checksum(data[:8] + bytes(4) + data[12:]), "checksum"
+    source, destination = struct.unpack("!HH", data[:4])
+    return peer, to, source, destination, data[12]
+"""
+"""The kernel of a machine of tests need not speak SCTP (RFC 9260); its connection tracking does."""
+
+SCTP_SERVER = f"""{SCTP}
+print("ready", flush=True)
+peer, to, source, destination, kind = receive()
+print(kind, "from", peer, "to", to, "port", destination, flush=True)
+raw.sendto(packet(destination, source, 7, 2), (peer, 0))
+"""
+
+SCTP_CLIENT = f"""{SCTP}
+raw.sendto(packet(4000, int(sys.argv[2]), 0, 1), (sys.argv[1], 0))
+peer, to, source, destination, kind = receive()
+print(kind, "from", peer, "port", source, flush=True)
+"""
+
+
 def test_second_run_changes_and_writes_nothing(machine: Any, python: str) -> None:
     converge(machine, ALL, python=python)
     before = snapshot(machine)
@@ -522,6 +612,7 @@ CHANGES = {
     "mac_address": {"mac_address": "02-00-00-00-00-AB"},
     "no nat": {"nat": False},
     "publish": {"publish": ["192.0.2.2:80:80", "[2001:db8::2]:80:80", "127.0.0.1:99:99/udp"]},
+    "ranges published": {"publish": ["8000-8099:8000-8099", "7000-7009:80-89/udp", "9:9/sctp"]},
     "nothing published": {"publish": []},
 }
 
@@ -704,7 +795,12 @@ BAD = {
         "takes the same port of the host",
     ),
     "bad port": ({**WEB, "publish": ["8080:99999"]}, "with ports from 1 to 65535"),
-    "bad protocol": ({**WEB, "publish": ["8080:80/sctp"]}, "publish: .* is not accepted"),
+    "ranges that meet": (
+        {"batch": [WEB, {**DATABASE, "publish": ["8000-8099:8000-8099"]}]},
+        "takes the same port of the host",
+    ),
+    "ranges of two lengths": ({**WEB, "publish": ["8000-8099:80-81"]}, "as many ports of the host as of"),
+    "bad protocol": ({**WEB, "publish": ["8080:80/icmp"]}, "publish: .* is not accepted"),
     "port alone": ({**WEB, "publish": ["80"]}, "publish: .* is not accepted"),
     "published on ipv6 only": (
         {**DATABASE, "publish": ["[2001:db8::2]:80:80"]},

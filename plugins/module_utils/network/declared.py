@@ -13,7 +13,7 @@ from typing import Any
 
 from ..converge import Failure
 from ..options import Option
-from .options import LINK_PREFIX, OPTIONS, split_published
+from .options import LINK_PREFIX, OPTIONS, Published, split_published
 
 NETNS = "/run/netns"
 """Where ip-netns(8) has its names."""
@@ -189,7 +189,7 @@ def _check(network: Network) -> None:
         if getattr(network, option) and not versions:
             raise Failure(f"{option}: {network.name} has no address, it takes one; nothing was changed.")
     for published in network.publish:
-        on = split_published(published)[0]
+        on = split_published(published).on
         if on is not None and ipaddress.ip_address(on).version not in versions:
             raise Failure(
                 f"publish: {published!r} of {network.name} is on an address of the family that the "
@@ -239,18 +239,22 @@ def _refuse_same_address(networks: Sequence[Network]) -> None:
 
 
 def _refuse_same_port(networks: Sequence[Network]) -> None:
-    taken: dict[tuple[str, int], list[tuple[str | None, str, str]]] = {}
-    for network in networks:
-        for published in network.publish:
-            on, port, _inside, protocol = split_published(published)
-            others = taken.setdefault((protocol, port), [])
-            for other_on, other, other_published in others:
-                if on == other_on or None in (on, other_on):
-                    raise Failure(
-                        f"publish: {published!r} of {network.name} takes the same port of the host as "
-                        f"{other_published!r} of {other}, each takes its own; nothing was changed."
-                    )
-            others.append((on, network.name, published))
+    """In the order of ports, so that each is compared only with those that reach as far as it begins."""
+    wanted = sorted(
+        ((split_published(text), network.name, text) for network in networks for text in network.publish),
+        key=lambda each: each[0].port,
+    )
+    reaching: dict[str, list[tuple[Published, str, str]]] = {}
+    for ports, name, text in wanted:
+        before = reaching.get(ports.protocol, [])
+        still = [other for other in before if other[0].port + other[0].number > ports.port]
+        for other_ports, other, other_text in still:
+            if ports.on == other_ports.on or None in (ports.on, other_ports.on):
+                raise Failure(
+                    f"publish: {text!r} of {name} takes the same port of the host as {other_text!r} of "
+                    f"{other}, each takes its own; nothing was changed."
+                )
+        reaching[ports.protocol] = [*still, (ports, name, text)]
 
 
 def _refuse_two_gateways(networks: Sequence[Network]) -> None:

@@ -23,7 +23,7 @@ from .. import host
 from ..converge import Failure, State, Step
 from ..shell import command
 from .declared import Network
-from .options import LINK_PREFIX, split_published
+from .options import LINK_PREFIX, Published, split_published
 from .script import TextFile, digest
 from .survey import DIRECTORY, Survey
 
@@ -96,15 +96,32 @@ def _link(key: str, name: str, operator: str = "==") -> Expression:
     return _match(f'{key} {negation}"{name}"', {"meta": {"key": key}}, name, operator)
 
 
-def _port(protocol: str, port: int) -> Expression:
-    left = {"payload": {"protocol": protocol, "field": "dport"}}
-    return _match(f"{protocol} dport {port}", left, port)
+def _ports(protocol: str, port: int, count: int) -> Expression:
+    """``tcp dport PORT``, or a range of so many."""
+    if count == 1:
+        return _match(f"{protocol} dport {port}", _destination_port(protocol), port)
+    last = port + count - 1
+    return _match(f"{protocol} dport {port}-{last}", _destination_port(protocol), {"range": [port, last]})
 
 
-def _forwarded_to(address: Any, port: int) -> Expression:
+def _destination_port(protocol: str) -> dict[str, Any]:
+    return {"payload": {"protocol": protocol, "field": "dport"}}
+
+
+def _forwarded_to(address: Any, published: Published) -> Expression:
+    """``dnat``: a range keeps its ports, or has each looked up, in the one rule."""
     family, shown = ("ip6", f"[{address}]") if address.version == 6 else ("ip", str(address))
-    data = {"dnat": {"family": family, "addr": str(address), "port": port}}
-    return Expression(f"dnat {family} to {shown}:{port}", data)
+    to: dict[str, Any] = {"family": family, "addr": str(address)}
+    _on, port, inside, count, protocol = published
+    if count == 1:
+        return Expression(f"dnat {family} to {shown}:{inside}", {"dnat": {**to, "port": inside}})
+    if port == inside:
+        return Expression(f"dnat {family} to {address}", {"dnat": to})
+    pairs = [[port + number, inside + number] for number in range(count)]
+    words = ", ".join(f"{one} : {other}" for one, other in pairs)
+    lookup = {"map": {"key": _destination_port(protocol), "data": {"set": pairs}}}
+    text = f"dnat {family} to {shown}:{protocol} dport map {{ {words} }}"
+    return Expression(text, {"dnat": {**to, "port": lookup}})
 
 
 _TO_THIS_HOST = _match("fib daddr type local", {"fib": {"result": "type", "flags": ["daddr"]}}, "local")
@@ -133,7 +150,7 @@ def _guards(networks: Iterable[Network], survey: Survey) -> Iterator[Rule]:
 
 def _rules_of(network: Network, survey: Survey) -> Iterator[Rule]:
     for address in network.main_addresses:
-        for published in network.publish:
+        for published in map(split_published, network.publish):
             yield from _published_rules(network, address.ip, published, survey)
         if network.publish:
             yield from _return_rules(network, address, survey)
@@ -145,13 +162,14 @@ def _rules_of(network: Network, survey: Survey) -> Iterator[Rule]:
             yield Rule("forward", network.name, (_address(field, address), _COUNTER, _ACCEPT))
 
 
-def _published_rules(network: Network, address: Any, published: str, survey: Survey) -> Iterator[Rule]:
+def _published_rules(network: Network, address: Any, published: Published, survey: Survey) -> Iterator[Rule]:
     """For what comes to the host, and for what the host sends to itself, which passes no prerouting."""
-    on, port, inside, protocol = split_published(published)
+    on = published.on
     if on is not None and ipaddress.ip_address(on).version != address.version:
         return
     to = (_TO_THIS_HOST,) if on is None else (_address("daddr", on),)
-    forward = (_port(protocol, port), _COUNTER, _forwarded_to(address, inside))
+    ports = _ports(published.protocol, published.port, published.number)
+    forward = (ports, _COUNTER, _forwarded_to(address, published))
     if on is None or not ipaddress.ip_address(on).is_loopback:
         yield Rule("prerouting", network.name, (*to, *forward))
     yield Rule("output", network.name, (*_but_localhost(network, address, survey), *to, *forward))

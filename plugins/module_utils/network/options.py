@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..module import NAME
 from ..options import Option, Options
@@ -18,9 +18,22 @@ LINK_PREFIX = "bare-"
 _LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _RESERVED_LINKS = ("lo", "all", "default")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_PORTS = r"\d{1,5}(?:-\d{1,5})?"
 _PUBLISH = re.compile(
-    r"(?:(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\]):)?(?P<port>\d{1,5}):(?P<inside>\d{1,5})(?:/(?P<protocol>tcp|udp))?"
+    rf"(?:(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\]):)?(?P<ports>{_PORTS}):(?P<inside>{_PORTS})"
+    r"(?:/(?P<protocol>tcp|udp|sctp))?"
 )
+
+
+class Published(NamedTuple):
+    """What ``publish`` says: ``number`` ports of the host from ``port`` on lead to as many of the container
+    from ``inside`` on. ``on`` is the one address of the host that has them, or None for all."""
+
+    on: str | None
+    port: int
+    inside: int
+    number: int
+    protocol: str
 
 
 def link_name(value: str) -> str:
@@ -101,21 +114,39 @@ def mac_address(value: str) -> str:
 
 
 def publish(values: list[str]) -> list[str]:
-    """``[HOSTIP:]PORT:PORT/PROTOCOL`` each, an IPv6 HOSTIP in brackets. Raises ValueError."""
+    """``[HOSTIP:]PORTS:PORTS/PROTOCOL`` each, an IPv6 HOSTIP in brackets, PORTS one or ``FIRST-LAST``.
+
+    Raises ValueError.
+    """
     return [_published(value) for value in values]
 
 
 def _published(value: str) -> str:
     wanted = (
-        "HOSTPORT:PORT or HOSTIP:HOSTPORT:PORT, then /tcp or /udp, such as 8080:80 or 127.0.0.1:5353:53/udp"
+        "HOSTPORT:PORT or HOSTIP:HOSTPORT:PORT, then /tcp, /udp or /sctp, such as 8080:80, "
+        "127.0.0.1:5353:53/udp or 8000-8099:8000-8099"
     )
     match = _PUBLISH.fullmatch(value)
     if match is None:
         raise ValueError(wanted)
-    ports = int(match["port"]), int(match["inside"])
-    if not all(1 <= port <= 65535 for port in ports):
-        raise ValueError(f"{wanted}, with ports from 1 to 65535")
-    return f"{_published_on(match['host'], wanted)}{ports[0]}:{ports[1]}/{match['protocol'] or 'tcp'}"
+    ports, inside = _ports(match["ports"], wanted), _ports(match["inside"], wanted)
+    if len(ports) != len(inside):
+        raise ValueError(f"{wanted}, with as many ports of the host as of the container")
+    on = _published_on(match["host"], wanted)
+    return f"{on}{_as_text(ports)}:{_as_text(inside)}/{match['protocol'] or 'tcp'}"
+
+
+def _ports(text: str, wanted: str) -> range:
+    """The ports of ``PORT`` or ``FIRST-LAST``. Raises ValueError."""
+    first, _dash, last = text.partition("-")
+    ports = range(int(first), int(last or first) + 1)
+    if not ports or ports[0] < 1 or ports[-1] > 65535:
+        raise ValueError(f"{wanted}, with ports from 1 to 65535, the first of a range first")
+    return ports
+
+
+def _as_text(ports: range) -> str:
+    return f"{ports[0]}-{ports[-1]}" if len(ports) > 1 else str(ports[0])
 
 
 def _published_on(host: str | None, wanted: str) -> str:
@@ -130,12 +161,15 @@ def _published_on(host: str | None, wanted: str) -> str:
     return f"[{address}]:" if address.version == 6 else f"{address}:"
 
 
-def split_published(value: str) -> tuple[str | None, int, int, str]:
-    """Host address or None, host port, port inside and protocol of a value in normal form."""
-    ports, _slash, protocol = value.partition("/")
-    before, inside = ports.rsplit(":", 1)
-    host, colon, port = before.rpartition(":")
-    return host.strip("[]") if colon else None, int(port), int(inside), protocol
+def split_published(value: str) -> Published:
+    """The parts of a value in normal form."""
+    text, _slash, protocol = value.partition("/")
+    before, inside = text.rsplit(":", 1)
+    host, colon, outside = before.rpartition(":")
+    ports = _ports(outside, "")
+    return Published(
+        host.strip("[]") if colon else None, ports[0], _ports(inside, "")[0], len(ports), protocol
+    )
 
 
 def _strings(**options: Any) -> dict[str, Any]:

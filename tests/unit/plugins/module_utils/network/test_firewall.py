@@ -86,6 +86,20 @@ def test_a_published_port_leads_to_the_first_address_of_its_family():
     ]
 
 
+@pytest.mark.parametrize(
+    ("published", "forwarded"),
+    [
+        ("8000-8099:8000-8099", "tcp dport 8000-8099 counter dnat ip to 10.0.0.2"),
+        ("7:9/sctp", "sctp dport 7 counter dnat ip to 10.0.0.2:9"),
+        ("7-8:9-10", "tcp dport 7-8 counter dnat ip to 10.0.0.2:tcp dport map { 7 : 9, 8 : 10 }"),
+    ],
+)
+def test_a_range_is_one_rule(published, forwarded):
+    options = {"bridge": "bare0", "address": ["10.0.0.2/24"], "publish": [published]}
+    rule = f'fib daddr type local {forwarded} comment "web"'
+    assert texts("prerouting", **options) == texts("output", **options) == [rule]
+
+
 def test_the_file_replaces_the_table_whether_there_is_one_or_not():
     lines = firewall.render(rules(bridge="bare0", address=["10.0.0.2/24"], nat=True))
     assert lines[:3] == [

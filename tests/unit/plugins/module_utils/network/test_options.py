@@ -83,24 +83,28 @@ def test_all_spellings_of_a_published_port_are_one():
         "127.0.0.1:1:2/tcp",
         "[fd00::1]:53:53/udp",
     ]
+    assert normal("publish", ["5000-5000:80-80/sctp", "08-9:80-81"]) == ["5000:80/sctp", "8-9:80-81/tcp"]
 
 
 @given(
     st.none() | st.ip_addresses(),
     st.integers(0, 70000),
     st.integers(0, 70000),
-    st.sampled_from(["", "/tcp", "/udp"]),
+    st.integers(1, 200),
+    st.sampled_from(["", "/tcp", "/udp", "/sctp"]),
 )
-def test_an_accepted_port_says_what_was_declared(address, port, inside, protocol):
+def test_an_accepted_port_says_what_was_declared(address, port, inside, count, protocol):
     on = "" if address is None else f"[{address}]:" if address.version == 6 else f"{address}:"
+    more = [f"-{first + count - 1}" if count > 1 else "" for first in (port, inside)]
     try:
-        (accepted,) = normal("publish", [f"{on}{port}:{inside}{protocol}"])
+        (accepted,) = normal("publish", [f"{on}{port}{more[0]}:{inside}{more[1]}{protocol}"])
     except Failure:
         return
     assert split_published(accepted) == (
         None if address is None else str(address),
         port,
         inside,
+        count,
         protocol[1:] or "tcp",
     )
     assert normal("publish", [accepted]) == [accepted]
@@ -113,7 +117,11 @@ def test_an_accepted_port_says_what_was_declared(address, port, inside, protocol
         "0:80",
         "80:0",
         "80:65536",
-        "80:80/sctp",
+        "80:80/icmp",
+        "80-81:80",
+        "80-81:80-82",
+        "81-80:81-80",
+        "65535-65536:1-2",
         "web:80:80",
         "0.0.0.0:80:80",
         "[::1]:80:80",
