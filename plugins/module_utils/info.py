@@ -122,6 +122,7 @@ class _Inspection:
         self.containers = containers
         self._survey = Survey()
         self._firewall = Firewall(self._survey)
+        self._networks: dict[str, ContainerNetwork] = {}
         self._processes = Processes()
         self._units = Units()
 
@@ -141,7 +142,9 @@ class _Inspection:
     def _network(self, entry: Entry) -> Resource:
         network = Network.read_kept(entry["name"], entry)
         self._survey.task[entry["name"]] = network
-        return ContainerNetwork(self._survey, entry["name"], network)
+        resource = ContainerNetwork(self._survey, entry["name"], network)
+        self._networks[entry["name"]] = resource
+        return resource
 
     def _process(self, entry: Entry) -> Resource:
         resource = Process(entry, self._processes)
@@ -219,7 +222,8 @@ class _Inspection:
             inside: dict[str, Any] = {"links": {}, "routes": []}
         else:
             inside = network_facts.inside(look, each.name, self._survey)
-        return {"netns": path, **inside, "rules": self._firewall.counters.get(each.name, [])}
+        own = self._networks[each.name].filter.counters if each.name in self._networks else []
+        return {"netns": path, **inside, "rules": [*self._firewall.counters.get(each.name, []), *own]}
 
 
 def _rootfs(entry: Entry) -> Resource:

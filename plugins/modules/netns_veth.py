@@ -17,9 +17,11 @@ description:
     C(bare-NAME), with a digest in place of a name longer than 10 characters.
   - All of the namespace is the container's. Links, addresses and routes in there that are not declared are removed; lo is up.
     IPv6 link-local addresses are the kernel's own affair.
-  - Network address translation and published ports are rules of one nftables table, C(inet bare_containers), which is
-    replaced as a whole. All other rules of the host are left alone. Every rule has a counter, and the container's name as its
-    comment. Where another table drops forwarded packets, it has to let those of the containers pass.
+  - Address translation, published ports and what is forwarded are rules of one nftables table, C(inet bare_containers), which is
+    replaced as a whole. All other rules of the host are left alone. Every rule has a counter, and the name of its container or
+    link as its comment. Where another firewall drops what the host forwards (docker and ufw do, firewalld outside of its
+    trusted zone), it has to let the containers' links pass. What it drops no table of ours can accept, so this module warns of it,
+    with the command that lets them pass.
   - The host forwards IPv4 (C(net.ipv4.ip_forward)) as long as it is the gateway of a declared container, and IPv6
     (C(net.ipv6.conf.all.forwarding)) as long as one with an IPv6 address has O(nat) or O(publish). When the last of them goes,
     these settings get the value back that they had before.
@@ -39,7 +41,7 @@ attributes:
     support: full
 requirements:
   - python3-pyroute2 >= 0.7.2
-  - nftables, for O(nat) and O(publish)
+  - nftables, for O(nat), O(publish), O(isolate), O(internal), O(allow) and O(deny)
   - iproute2, for rebuilding at boot
 options:
   state:
@@ -103,6 +105,42 @@ options:
     type: list
     elements: str
     default: []
+  isolate:
+    description:
+      - Whether only those behind the same O(bridge) and the host itself can open connections to the container, others only by a
+        port that it publishes. With V(false), so can containers of other bridges, and whoever else has a route through the host.
+      - It is alike for all containers of a bridge, and has no effect on a bridge that this module did not make.
+    type: bool
+    default: true
+  internal:
+    description:
+      - Whether the containers of the O(bridge) reach each other and the host, and nothing else. They have no default route, and the
+        host forwards nothing from or to the bridge.
+      - It is alike for all containers of a bridge, goes with neither O(nat) nor O(publish), and not with a bridge that this module
+        did not make.
+    type: bool
+    default: false
+  allow:
+    description:
+      - The connections that others may open to the container, with C(from), and that it may open itself, with C(to). With an entry of
+        one of them, all others of that direction are dropped; with none, all are allowed.
+      - Each entry is a dictionary of C(from) or C(to), an address, a network or V(any); of C(protocol), V(tcp), V(udp), V(sctp) or
+        V(icmp), by default all; and of C(port), one or a range such as V(8000-8099), of the one to whom the connection is opened.
+        With a C(port), V(tcp) is the default.
+      - The rules are a table C(inet bare_containers) in the container's own network namespace, where they see what comes from the
+        same bridge too, and its ports and addresses as the container does. What is published is asked for by its port inside, and
+        the host's localhost by the gateway's address. Answers always pass, and what goes over lo.
+      - A container with CAP_NET_ADMIN can change what is in its namespace.
+    type: list
+    elements: dict
+    default: []
+  deny:
+    description:
+      - The connections that others may not open to the container, or that it may not open itself, in the words of O(allow). It comes
+        before O(allow), and ends what is open already.
+    type: list
+    elements: dict
+    default: []
 seealso:
   - module: bare.containers.container_process
 """
@@ -128,6 +166,27 @@ EXAMPLES = r"""
       - {name: front, bridge: bare1, address: [10.202.0.2/24, "fd00:202::2/64"], publish: ["127.0.0.1:8081:80", "5353:53/udp"]}
       - {name: back, bridge: bare1, address: 10.202.0.3/24}
       - {name: media, bridge: bare1, address: 10.202.0.4/24, publish: ["20000-20099:20000-20099/udp", "9899:9899/sctp"]}
+
+- name: A database that nobody but the containers beside it and the host reach, and that reaches nobody else
+  bare.containers.netns_veth:
+    name: store
+    bridge: bare2
+    address: [10.203.0.2/24, "fd00:203::2/64"]
+    internal: true
+
+- name: A service for its neighbours and whom it is published for, that reaches a name server and nothing else
+  bare.containers.netns_veth:
+    name: service
+    bridge: bare3
+    address: 10.204.0.2/24
+    nat: true
+    publish: ["8443:443"]
+    allow:
+      - {from: any, port: 443}
+      - {from: 10.204.0.0/24, protocol: icmp}
+      - {to: 192.0.2.53, protocol: udp, port: 53}
+    deny:
+      - {from: 198.51.100.0/24}
 
 - name: No network any more
   bare.containers.netns_veth:
@@ -163,7 +222,7 @@ address:
   elements: str
   sample: [10.200.0.2/24]
 gateway:
-  description: The addresses that the default routes lead to.
+  description: The addresses that the default routes lead to; none for an internal network.
   returned: O(name) is given and O(state=present)
   type: list
   elements: str

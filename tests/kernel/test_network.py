@@ -1,12 +1,10 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""netns_veth on a real kernel: the host is a Machine, and a second one is the internet."""
+"""netns_veth on a real kernel: the host is a Machine."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import re
 import subprocess
@@ -16,337 +14,20 @@ from typing import Any
 
 import pytest
 import yaml
-
-PYTHONS = ("/usr/bin/python3", None)
-"""Debian's pyroute2, and the newest."""
-
-WEB = {
-    "name": "web",
-    "bridge": "bare0",
-    "address": ["10.200.0.2/24", "fd00:200::2/64"],
-    "nat": True,
-    "publish": ["8080:80", "5353:53/udp"],
-}
-DATABASE = {"name": "db", "bridge": "bare0", "address": "10.200.0.3/24"}
-LESSON = {"name": "lesson", "address": "10.201.0.2/24", "nat": True, "publish": ["127.0.0.1:8081:80"]}
-ALL = {"batch": [WEB, DATABASE, LESSON]}
-NOTHING = {"batch": [{"name": name, "state": "absent"} for name in ("web", "db", "lesson")]}
-
-SERVER = """
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
-server = socket.socket(family, kind)
-server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.bind((sys.argv[1], int(sys.argv[2])))
-if kind == socket.SOCK_STREAM:
-    server.listen()
-print("ready", flush=True)
-while True:
-    if kind == socket.SOCK_DGRAM:
-        data, peer = server.recvfrom(1)
-        server.sendto(peer[0].encode(), peer)
-    else:
-        connection, peer = server.accept()
-        connection.sendall(peer[0].encode())
-        connection.close()
-"""
-"""Tells every client the address that it comes from."""
-
-CLIENT = """
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
-client = socket.socket(family, kind)
-client.settimeout(float(sys.argv[4]))
-try:
-    client.connect((sys.argv[1], int(sys.argv[2])))
-    client.send(b"?")
-    print(client.recv(100).decode())
-except OSError as error:
-    print("no answer:", error)
-"""
-
-
-@pytest.fixture(params=PYTHONS, ids=("debian", "newest"))
-def python(request: pytest.FixtureRequest) -> str:
-    import sys
-
-    return request.param or sys.executable
-
-
-@contextlib.contextmanager
-def serving(
-    machine: Any, *where: str, address: str = "0.0.0.0", port: int = 80, kind: str = "tcp"
-) -> Iterator[None]:
-    """A server in a machine, or in a container of it with ``where`` = ip netns exec NAME."""
-    words = machine.command(*where, "/usr/bin/python3", "-c", SERVER, address, str(port), kind)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def ask(machine: Any, *where: str, address: str, port: int, kind: str = "tcp", patience: float = 5) -> str:
-    """The address that the server says we come from, or ``no answer: …``."""
-    words = ("/usr/bin/python3", "-c", CLIENT, address, str(port), kind, str(patience))
-    return str(machine.run(*where, *words)).strip()
-
-
-def inside(name: str) -> tuple[str, ...]:
-    return ("ip", "netns", "exec", name)
-
-
-@pytest.fixture
-def internet(machine: Any, new_machine: Callable[[], Any]) -> Any:
-    """Another host, on a link with ours; it knows no way to the containers."""
-    other = new_machine()
-    machine.shell(f"""
-        ip link add wan type veth peer name eth0 netns {other.pid}
-        ip address add 192.0.2.2/24 dev wan
-        ip address add 2001:db8::2/64 dev wan nodad
-        ip link set wan up
-    """)
-    other.shell("""
-        ip address add 192.0.2.1/24 dev eth0
-        ip address add 2001:db8::1/64 dev eth0 nodad
-        ip link set eth0 up
-    """)
-    return other
-
-
-NAMESPACES = """
-for path in /run/netns/*; do
-    if [ "$(stat -f -c %T $path 2> /dev/null)" = nsfs ]; then basename $path; fi
-done
-"""
-
-
-def snapshot(machine: Any) -> dict[str, Any]:
-    """All that the module could have changed: links, addresses, routes, rules, settings, files, mounts.
-
-    With what tells a thing from one made anew in its place: indices, handles, times.
-    """
-    found: dict[str, Any] = {"host": _network(machine, "ip")}
-    for name in machine.shell(NAMESPACES).split():
-        found[name] = _network(machine, f"ip -n {name}")
-    rules = json.loads(machine.run("nft", "-j", "list", "ruleset"))["nftables"]
-    found["rules"] = _without([rule for rule in rules if "metainfo" not in rule], _PASSING)
-    lines = machine.shell(LISTS).splitlines()
-    # Names of namespaces are compared as such; a lock's file stays behind when its holder is killed.
-    passing = ("/run/netns/", "/run/bare-containers")
-    found["lists"] = sorted(line for line in lines if not line.startswith(passing))
-    return found
-
-
-LISTS = """
-find /var/lib /run -type f -printf "%p %m %s %T@ %i\\n"
-find /var/lib /run -type d -printf "%p\\n"
-find /var/lib -type f | xargs -r sha256sum
-cut -d " " -f 5 /proc/self/mountinfo | grep /run | sed "s/^/mount /"
-cd /proc/sys/net
-grep -s . ipv4/ip_forward ipv6/conf/all/forwarding ipv4/conf/*/route_localnet ipv6/conf/*/accept_ra
-"""
-
-_NUMBERS = ("ifindex", "link_index", "link_netnsid", "stats64", "handle")
-_PASSING = (
-    "valid_life_time",
-    "preferred_life_time",
-    "packets",
-    "bytes",
-    "linkinfo",
-    "operstate",
-    "flags",
-    "tso_max_size",
-    "tso_max_segs",
+from networks import (
+    ALL,
+    DATABASE,
+    LESSON,
+    NOTHING,
+    WEB,
+    alike,
+    ask,
+    converge,
+    inside,
+    refused,
+    serving,
+    snapshot,
 )
-
-
-def _network(machine: Any, ip: str) -> dict[str, Any]:
-    """A link-local address and its routes come and go with the carrier; they are the kernel's own."""
-    lists = ("-d -j link", "-j address", "-j route show table all", "-6 -j route show table all")
-    printed = machine.shell("".join(f"{ip} {words}; echo ';'\n" for words in lists)).split(";\n")
-    links, addresses, *routes = (json.loads(each or "[]") for each in printed[:4])
-    for link in addresses:
-        link["addr_info"] = [one for one in link["addr_info"] if not one["local"].startswith("fe80:")]
-    return {
-        "up": [link["ifname"] for link in links if "UP" in link["flags"]],
-        "links": _without(links, _PASSING),
-        "addresses": _without(addresses, _PASSING),
-        "routes": [
-            _without(route, _PASSING)
-            for route in itertools.chain(*routes)
-            if route.get("type") != "multicast" and not route["dst"].startswith(("fe80:", "ff00:"))
-        ],
-    }
-
-
-def _without(data: Any, keys: tuple[str, ...]) -> Any:
-    if isinstance(data, dict):
-        return {key: _without(item, keys) for key, item in data.items() if key not in keys}
-    if isinstance(data, list):
-        return [_without(item, keys) for item in data]
-    return data
-
-
-def alike(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """A snapshot without what tells things made anew: neither numbers nor times, nor the order of making."""
-    plain: dict[str, Any] = _without(snapshot, _NUMBERS)
-    plain["lists"] = sorted(re.sub(r" \d+\.\d+ \d+$", "", line) for line in plain["lists"])
-    for network in plain.values():
-        if isinstance(network, dict):
-            network.update({what: sorted(items, key=str) for what, items in network.items()})
-    return plain
-
-
-def converge(machine: Any, arguments: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    result: dict[str, Any] = machine.module("netns_veth", arguments, **options)
-    assert not result.get("failed"), result["msg"]
-    return result
-
-
-def refused(machine: Any, arguments: Mapping[str, Any], **options: Any) -> str:
-    result = machine.module("netns_veth", arguments, **options)
-    assert result.get("failed") is True, result
-    return str(result["msg"])
-
-
-class TestTraffic:
-    """What the recipe asks to be seen."""
-
-    def test_gateway_and_outside(self, machine: Any, internet: Any, python: str) -> None:
-        converge(machine, ALL, python=python)
-        machine.run(*inside("web"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
-        machine.run(*inside("lesson"), "busybox", "ping", "-c1", "-W5", "10.201.0.1")
-        with serving(internet):
-            for name in ("web", "lesson"):
-                assert ask(machine, *inside(name), address="192.0.2.1", port=80) == "192.0.2.2"
-            # db has not asked for nat, and the internet knows no way back.
-            assert "no answer" in ask(machine, *inside("db"), address="192.0.2.1", port=80, patience=1)
-        with serving(internet, address="::"):
-            assert ask(machine, *inside("web"), address="2001:db8::1", port=80) == "2001:db8::2"
-
-    def test_published_port(self, machine: Any, internet: Any) -> None:
-        converge(machine, ALL)
-        with serving(machine, *inside("web")):
-            assert ask(internet, address="192.0.2.2", port=8080) == "192.0.2.1"
-            assert ask(machine, address="192.0.2.2", port=8080) == "192.0.2.2"
-            assert ask(machine, address="127.0.0.1", port=8080) == "10.200.0.1"
-            # From the same subnet and from the container itself the answer has to come back through the host.
-            assert ask(machine, *inside("db"), address="192.0.2.2", port=8080) == "10.200.0.1"
-            assert ask(machine, *inside("web"), address="192.0.2.2", port=8080) == "10.200.0.1"
-            assert "refused" in ask(internet, address="192.0.2.2", port=80)
-
-    def test_published_on_one_address_only(self, machine: Any, internet: Any) -> None:
-        converge(machine, ALL)
-        with serving(machine, *inside("lesson")):
-            assert ask(machine, address="127.0.0.1", port=8081) == "10.201.0.1"
-            assert "refused" in ask(internet, address="192.0.2.2", port=8081)
-            assert "refused" in ask(machine, address="192.0.2.2", port=8081)
-
-    def test_published_over_udp_and_ipv6(self, machine: Any, internet: Any) -> None:
-        converge(machine, ALL)
-        with serving(machine, *inside("web"), port=53, kind="udp"):
-            assert ask(internet, address="192.0.2.2", port=5353, kind="udp") == "192.0.2.1"
-            assert ask(machine, address="127.0.0.1", port=5353, kind="udp") == "10.200.0.1"
-        with serving(machine, *inside("web"), address="::"):
-            assert ask(internet, address="2001:db8::2", port=8080) == "2001:db8::1"
-            assert ask(machine, address="2001:db8::2", port=8080) == "2001:db8::2"
-            assert "refused" in ask(machine, address="::1", port=8080)
-
-
-RANGES = {
-    "name": "web",
-    "bridge": "bare0",
-    "address": ["10.200.0.2/24", "fd00:200::2/64"],
-    "publish": ["8000-8099:8000-8099", "7000-7099:8000-8099", "9000-9099:8000-8099/udp", "9899:9/sctp"],
-}
-
-
-class TestRanges:
-    """A hundred ports are published by as few rules as one is."""
-
-    def test_every_port_leads_to_its_own(self, machine: Any, internet: Any) -> None:
-        converge(machine, RANGES)
-        assert not converge(machine, RANGES)["changed"]
-        for inner in (8000, 8057, 8099):
-            with serving(machine, *inside("web"), port=inner):
-                assert ask(internet, address="192.0.2.2", port=inner) == "192.0.2.1"
-                assert ask(internet, address="192.0.2.2", port=inner - 1000) == "192.0.2.1"
-                assert ask(machine, address="127.0.0.1", port=inner - 1000) == "10.200.0.1"
-                assert ask(machine, *inside("web"), address="192.0.2.2", port=inner) == "10.200.0.1"
-            with serving(machine, *inside("web"), port=inner, address="::"):
-                assert ask(internet, address="2001:db8::2", port=inner) == "2001:db8::1"
-                assert ask(internet, address="2001:db8::2", port=inner - 1000) == "2001:db8::1"
-            with serving(machine, *inside("web"), port=inner, kind="udp"):
-                assert ask(internet, address="192.0.2.2", port=inner + 1000, kind="udp") == "192.0.2.1"
-        assert "refused" in ask(internet, address="192.0.2.2", port=7100)
-        assert "refused" in ask(internet, address="192.0.2.2", port=6999)
-
-    def test_few_rules_are_needed(self, machine: Any) -> None:
-        converge(machine, RANGES)
-        rules = machine.run("nft", "list", "chain", "inet", "bare_containers", "prerouting")
-        assert rules.count(" dnat ") == 2 * len(RANGES["publish"])
-
-    def test_sctp(self, machine: Any, internet: Any) -> None:
-        """A packet that asks for an association arrives, and the answer comes from where it was asked for."""
-        converge(machine, RANGES)
-        words = machine.command(*inside("web"), "/usr/bin/python3", "-c", SCTP_SERVER)
-        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == "ready\n"
-            answer = internet.run("/usr/bin/python3", "-c", SCTP_CLIENT, "192.0.2.2", "9899")
-            assert answer == "2 from 192.0.2.2 port 9899\n"
-            assert server.stdout.readline() == "1 from 192.0.2.1 to 10.200.0.2 port 9\n"
-        finally:
-            server.kill()
-            server.communicate()
-
-
-SCTP = """
-import socket, struct, sys
-def checksum(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _bit in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
-def packet(source, destination, tag, kind):
-    chunk = struct.pack("!BBHIIHHI", kind, 0, 20 + 8 * (kind == 2), 7, 65535, 1, 1, 1)
-    # An INIT ACK has a state cookie (RFC 9260, 3.3.3).
-    chunk += struct.pack("!HHI", 7, 8, 1) if kind == 2 else b""
-    head = struct.pack("!HHI", source, destination, tag)
-    return head + struct.pack("<I", checksum(head + bytes(4) + chunk)) + chunk
-raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)
-raw.settimeout(10)
-def receive():
-    data, (peer, _port) = raw.recvfrom(2000)
-    to = socket.inet_ntoa(data[16:20])
-    data = data[4 * (data[0] & 15):]
-    assert struct.unpack("<I", data[8:12])[0] == checksum(data[:8] + bytes(4) + data[12:]), "checksum"
-    source, destination = struct.unpack("!HH", data[:4])
-    return peer, to, source, destination, data[12]
-"""
-"""The kernel of a machine of tests need not speak SCTP (RFC 9260); its connection tracking does."""
-
-SCTP_SERVER = f"""{SCTP}
-print("ready", flush=True)
-peer, to, source, destination, kind = receive()
-print(kind, "from", peer, "to", to, "port", destination, flush=True)
-raw.sendto(packet(destination, source, 7, 2), (peer, 0))
-"""
-
-SCTP_CLIENT = f"""{SCTP}
-raw.sendto(packet(4000, int(sys.argv[2]), 0, 1), (sys.argv[1], 0))
-peer, to, source, destination, kind = receive()
-print(kind, "from", peer, "port", source, flush=True)
-"""
 
 
 def test_second_run_changes_and_writes_nothing(machine: Any, python: str) -> None:
@@ -614,6 +295,9 @@ CHANGES = {
     "publish": {"publish": ["192.0.2.2:80:80", "[2001:db8::2]:80:80", "127.0.0.1:99:99/udp"]},
     "ranges published": {"publish": ["8000-8099:8000-8099", "7000-7009:80-89/udp", "9:9/sctp"]},
     "nothing published": {"publish": []},
+    "open": {"isolate": False},
+    "lists": {"allow": [{"from": "any", "port": 80}], "deny": [{"to": "192.0.2.9", "protocol": "icmp"}]},
+    "internal": {"internal": True, "nat": False, "publish": []},
 }
 
 
@@ -817,7 +501,14 @@ BAD = {
     "small mtu": ({**WEB, "mtu": 1000}, "mtu: 1000 is too small for IPv6"),
     "no mtu": ({**WEB, "mtu": 1}, "a number from 68 to 65535"),
     "multicast mac": ({**WEB, "mac_address": "01:00:00:00:00:01"}, "a unicast MAC address"),
+    "from whom": ({**WEB, "allow": [{"port": 80}]}, "allow: .* is not accepted"),
+    "denied what": ({**WEB, "deny": [{"from": "any", "protocol": "http"}]}, "deny: .* is not accepted"),
     "nat of nothing": ({"name": "web", "nat": True}, "nat: web has no address"),
+    "internal and published": ({**WEB, "internal": True, "nat": False}, "internal: web asks for publish too"),
+    "internal and not": (
+        {"batch": [WEB, {**DATABASE, "internal": True}]},
+        "which takes one for all",
+    ),
     "two of one name": ({"batch": [WEB, WEB]}, "name: 'web' is declared twice"),
     "bad name": ({**WEB, "name": "../web"}, "name: .* is not accepted"),
 }

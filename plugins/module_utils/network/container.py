@@ -18,6 +18,7 @@ from ..kernel import namespace as kernel_namespace
 from ..shell import command
 from . import namespace, netlink
 from .declared import Network, host_link, namespace_path
+from .filter import Filter
 from .link import (
     ACCEPT_RA,
     ROUTE_LOCALNET,
@@ -39,6 +40,7 @@ _FALLBACK_LINKS = ("tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip
 _ABSENT: State = {
     "declared": None,
     "namespace": False,
+    "rules": {"table": None, "file": None},
     "host_link": None,
     "links": {},
     "routes": [],
@@ -58,6 +60,7 @@ class ContainerNetwork:
         self._host_link = host_link(name)
         self._declaration = host.Declaration(name, "network")
         self._script = TextFile(host.directory(name) / "network.sh")
+        self.filter = Filter(name, self._path)
         self._host = Place()
         self._inside = Place(name, self._path)
 
@@ -67,6 +70,7 @@ class ContainerNetwork:
         return {
             "declared": self._read_declaration(),
             "namespace": exists,
+            "rules": self.filter.read(self._survey.kept.get(self.name), self._network, exists=exists),
             "host_link": self._read_host_link(links),
             "links": links,
             "routes": routes,
@@ -145,6 +149,7 @@ class ContainerNetwork:
         alone = network.bridge is None
         return {
             "namespace": True,
+            "rules": self.filter.expect(network),
             "host_link": {
                 "peer": network.interface,
                 "up": True,
@@ -175,7 +180,8 @@ class ContainerNetwork:
             return []
         if self._network is None:
             return self._removal(actual)
-        steps = self._kernel_steps(self._network, actual, expected)
+        steps = self.filter.file_steps(self._network, actual["rules"], expected["rules"])
+        steps += self._kernel_steps(self._network, actual, expected)
         if actual["boot_script"] != expected["boot_script"]:
             steps.append(self._script.write_step("boot_script", self._rebuilding(self._network, expected)))
         if actual["declared"] != expected["declared"]:
@@ -193,16 +199,19 @@ class ContainerNetwork:
         if actual["namespace"]:
             delete = command(["ip", "netns", "delete", self.name])
             steps.append(Step("namespace", (delete,), lambda: namespace.remove(self._path)))
+        steps += self.filter.file_steps(None, actual["rules"], _ABSENT["rules"])
         if actual["boot_script"] is not None:
             steps.append(self._script.remove_step("boot_script"))
         return [*steps, self._declaration.remove_step()]
 
     def _kernel_steps(self, network: Network, actual: State, expected: State) -> list[Step]:
-        """What is wrong goes; then the namespace, the pair into it, each link's settings, and the routes."""
+        """What is wrong goes; then the namespace and its rules, the pair into it, each link's settings, and
+        the routes."""
         steps, host_link, links = self._clear(network, actual, expected)
         if not actual["namespace"]:
             add = command(["ip", "netns", "add", self.name])
             steps.append(Step("namespace", (add,), lambda: namespace.make(self._path)))
+        steps += self.filter.table_steps(actual["rules"], expected["rules"])
         if host_link is None:
             steps.append(self._add_pair(network))
             new = {"mtu": network.mtu, "addresses": []}
@@ -295,12 +304,15 @@ class ContainerNetwork:
             "host_interface": network.host_link,
             "mac_address": network.mac_address,
             "address": list(network.address),
-            "gateway": list(network.gateway),
+            "gateway": [] if network.internal else list(network.gateway),
             "bridge": network.bridge,
         }
 
 
 def _default_routes(network: Network) -> list[str]:
+    """None of an internal network, which has no way out."""
+    if network.internal:
+        return []
     return [
         f"{netlink.DEFAULT6 if ':' in gateway else 'default'} via {gateway} dev {network.interface}"
         for gateway in network.gateway

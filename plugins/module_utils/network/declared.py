@@ -34,6 +34,10 @@ class Network:
     mac_address: str
     nat: bool
     publish: tuple[str, ...]
+    isolate: bool
+    internal: bool
+    allow: tuple[Mapping[str, str], ...]
+    deny: tuple[Mapping[str, str], ...]
 
     @classmethod
     def resolve(cls, name: str, entry: Mapping[str, Any]) -> Network:
@@ -48,6 +52,10 @@ class Network:
             mac_address=entry.get("mac_address") or stable_mac(name),
             nat=entry["nat"],
             publish=tuple(entry["publish"]),
+            isolate=entry["isolate"],
+            internal=entry["internal"],
+            allow=tuple(entry["allow"]),
+            deny=tuple(entry["deny"]),
         )
         _check(network)
         return network
@@ -120,17 +128,18 @@ def namespace_path(name: str) -> str:
     return f"{NETNS}/{name}"
 
 
-_TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "list": list}
+_TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}
 
 
 def _has_type(option: Option, value: Any) -> bool:
     """Whether JSON has the type of an option, or nothing, for it."""
     if value is None:
         return True
-    of_strings = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+    elements = _TYPES[option.elements or "str"]
+    of_elements = not isinstance(value, list) or all(isinstance(item, elements) for item in value)
     # For Python, true is a number too.
     of_type = isinstance(value, _TYPES[option.type]) and isinstance(value, bool) == (option.type == "bool")
-    return of_type and of_strings
+    return of_type and of_elements
 
 
 def host_link(name: str) -> str:
@@ -188,6 +197,11 @@ def _check(network: Network) -> None:
     for option in ("nat", "publish"):
         if getattr(network, option) and not versions:
             raise Failure(f"{option}: {network.name} has no address, it takes one; nothing was changed.")
+        if getattr(network, option) and network.internal:
+            raise Failure(
+                f"internal: {network.name} asks for {option} too, which leads out of an internal network; it "
+                "takes one of the two; nothing was changed."
+            )
     for published in network.publish:
         on = split_published(published).on
         if on is not None and ipaddress.ip_address(on).version not in versions:
@@ -205,6 +219,7 @@ def refuse_conflicts(networks: Sequence[Network]) -> None:
     _refuse_same_port(networks)
     _refuse_two_gateways(networks)
     _refuse_overlap(networks)
+    _refuse_two_kinds(networks)
 
 
 def _refuse_same_link(networks: Sequence[Network]) -> None:
@@ -291,3 +306,17 @@ def _refuse_overlap(networks: Sequence[Network]) -> None:
                 f"behind {other_uplink}; they take one bridge, or a subnet each; nothing was changed."
             )
         around.append(each)
+
+
+def _refuse_two_kinds(networks: Sequence[Network]) -> None:
+    """What is a matter of a bridge is declared alike for all behind it."""
+    seen: dict[tuple[str, str], Network] = {}
+    for network in networks:
+        for option in ("isolate", "internal"):
+            other = seen.setdefault((network.uplink, option), network)
+            values = [str(getattr(each, option)).lower() for each in (network, other)]
+            if values[0] != values[1]:
+                raise Failure(
+                    f"{option}: {values[0]} of {network.name} and {values[1]} of {other.name} are of the "
+                    f"same bridge {network.uplink}, which takes one for all; nothing was changed."
+                )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..module import NAME
@@ -129,14 +130,14 @@ def _published(value: str) -> str:
     match = _PUBLISH.fullmatch(value)
     if match is None:
         raise ValueError(wanted)
-    ports, inside = _ports(match["ports"], wanted), _ports(match["inside"], wanted)
+    ports, inside = port_range(match["ports"], wanted), port_range(match["inside"], wanted)
     if len(ports) != len(inside):
         raise ValueError(f"{wanted}, with as many ports of the host as of the container")
     on = _published_on(match["host"], wanted)
     return f"{on}{_as_text(ports)}:{_as_text(inside)}/{match['protocol'] or 'tcp'}"
 
 
-def _ports(text: str, wanted: str) -> range:
+def port_range(text: str, wanted: str = "") -> range:
     """The ports of ``PORT`` or ``FIRST-LAST``. Raises ValueError."""
     first, _dash, last = text.partition("-")
     ports = range(int(first), int(last or first) + 1)
@@ -166,14 +167,63 @@ def split_published(value: str) -> Published:
     text, _slash, protocol = value.partition("/")
     before, inside = text.rsplit(":", 1)
     host, colon, outside = before.rpartition(":")
-    ports = _ports(outside, "")
+    ports = port_range(outside)
     return Published(
-        host.strip("[]") if colon else None, ports[0], _ports(inside, "")[0], len(ports), protocol
+        host.strip("[]") if colon else None, ports[0], port_range(inside)[0], len(ports), protocol
     )
+
+
+def traffic(values: list[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """``from`` or ``to``, ``protocol`` and ``port`` of each as text, as far as given; in one order, and once.
+
+    Raises ValueError.
+    """
+    normal = {tuple(sorted(_traffic(value).items())) for value in values}
+    return [dict(each) for each in sorted(normal)]
+
+
+def _traffic(value: Mapping[str, Any]) -> dict[str, str]:
+    wanted = (
+        "a list of dictionaries with 'from' or 'to' (an address, a network or any), and if need be "
+        "'protocol' (tcp, udp, sctp or icmp) and 'port' (one or FIRST-LAST), such as "
+        "{from: 10.200.0.0/24, protocol: tcp, port: 80}"
+    )
+    given = {key: str(item).lower() for key, item in value.items() if item is not None}
+    ways = [key for key in ("from", "to") if key in given]
+    if len(ways) != 1 or given.keys() - {*ways, "protocol", "port"}:
+        raise ValueError(wanted)
+    normal: dict[str, str] = {ways[0]: _peer(given[ways[0]], wanted)}
+    if "port" in given:
+        if not re.fullmatch(_PORTS, given["port"]):
+            raise ValueError(wanted)
+        normal["port"] = _as_text(port_range(given["port"], wanted))
+    protocol = given.get("protocol", "tcp" if "port" in given else None)
+    if protocol is not None:
+        if protocol not in (*_WITH_PORTS, *(() if "port" in given else ("icmp",))):
+            raise ValueError(wanted)
+        normal["protocol"] = protocol
+    return normal
+
+
+_WITH_PORTS = ("tcp", "udp", "sctp")
+
+
+def _peer(value: str, wanted: str) -> str:
+    if value == "any":
+        return value
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError(wanted) from None
+    return str(network.network_address if network.prefixlen == network.max_prefixlen else network)
 
 
 def _strings(**options: Any) -> dict[str, Any]:
     return {"type": "list", "elements": "str", "compare": "list", "default": [], **options}
+
+
+def _dictionaries(**options: Any) -> dict[str, Any]:
+    return {"type": "list", "elements": "dict", "compare": "list", "default": [], **options}
 
 
 OPTIONS = Options(
@@ -188,5 +238,9 @@ OPTIONS = Options(
         Option("mac_address", normalise=mac_address),
         Option("nat", type="bool", default=False),
         Option("publish", **_strings(normalise=publish, compare="set")),
+        Option("isolate", type="bool", default=True),
+        Option("internal", type="bool", default=False),
+        Option("allow", **_dictionaries(normalise=traffic)),
+        Option("deny", **_dictionaries(normalise=traffic)),
     )
 )

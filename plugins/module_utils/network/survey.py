@@ -110,9 +110,13 @@ class Survey:
         """Whether we made the bridge, or are about to."""
         return bridge not in self.links or bridge in self.record["bridges"]
 
+    def is_ours_behind(self, network: Network) -> bool:
+        """Whether the link of the host that the container is behind is ours, not a bridge of others."""
+        return network.bridge is None or self.is_ours(network.bridge)
+
     def is_gateway_of(self, network: Network) -> bool:
         """Whether the host holds the container's gateway address: not on a bridge that is somebody else's."""
-        return bool(network.gateway) and (network.bridge is None or self.is_ours(network.bridge))
+        return bool(network.gateway) and self.is_ours_behind(network)
 
     def bridges(self) -> list[str]:
         """Our bridges that are declared."""
@@ -125,13 +129,21 @@ class Survey:
         IPv6 only for those that ask to be reached or to reach out: forwarding changes what the host takes
         from routers.
         """
-        versions = set()
+        return {version for network in self.declared.values() for version in self._routed(network)}
+
+    def _routed(self, network: Network) -> set[int]:
+        asks = network.nat or bool(network.publish)
+        by_default = self.is_gateway_of(network) and not network.internal
+        versions = {interface.version for interface in network.interfaces}
+        return {version for version in versions if asks or (version == 4 and by_default)}
+
+    def routed_links(self) -> dict[str, set[str]]:
+        """The links of ours that the host forwards from and to, with the subnets behind each."""
+        links: dict[str, set[str]] = {}
         for network in self.declared.values():
-            asks = network.nat or bool(network.publish)
-            for interface in network.interfaces:
-                if asks or (interface.version == 4 and self.is_gateway_of(network)):
-                    versions.add(interface.version)
-        return versions
+            if self.is_ours_behind(network) and self._routed(network):
+                links.setdefault(network.uplink, set()).update(map(str, network.subnets))
+        return links
 
     def reaches_localhost(self, uplink: str) -> bool:
         """Whether ports published on the host's 127.0.0.1 lead to a container behind this link."""
@@ -157,6 +169,11 @@ class Survey:
             raise Failure(
                 f"bridge: {network.bridge!r} of {network.name} is a link of this host that is no bridge "
                 f"({bridge.kind or 'a device'}); it takes a bridge or a new name; nothing was changed."
+            )
+        if network.internal and not self.is_ours_behind(network):
+            raise Failure(
+                f"internal: {network.name} is behind {network.bridge}, a bridge that this collection did not "
+                "make and does not shut; it takes a bridge of its own; nothing was changed."
             )
         if any(interface.version == 6 for interface in network.interfaces) and not IPV6.exists():
             raise Failure(

@@ -51,6 +51,8 @@ def test_a_single_address_has_no_gateway():
         ({"address": "10.0.0.2/24", "gateway": "10.0.1.1"}, "gateway: '10.0.1.1' is outside the subnet"),
         ({"gateway": "10.0.1.1"}, r"gateway: '10.0.1.1' is outside the subnet of web's address \(none\)"),
         ({"nat": True}, "nat: web has no address"),
+        ({"address": "10.0.0.2/24", "nat": True, "internal": True}, "internal: web asks for nat too"),
+        ({"address": "10.0.0.2/24", "publish": ["1:1"], "internal": True}, "internal: .* for publish too"),
         ({"publish": ["80:80"]}, "publish: web has no address"),
         ({"address": "10.0.0.2/24", "publish": ["[fd00::1]:80:80"]}, "publish: .* of the family"),
         ({"address": "fd00::2/64", "mtu": 1279}, "mtu: 1279 is too small for IPv6"),
@@ -135,6 +137,15 @@ def test_two_that_want_the_same_port(one, two, clash):
         assert "takes the same port of the host" in conflict(web, db)
     else:
         refuse_conflicts([web, db])
+
+
+@pytest.mark.parametrize("option", ["isolate", "internal"])
+def test_two_kinds_of_one_bridge(option):
+    values = {"isolate": False, "internal": True}
+    web = network("web", bridge="b", address="10.0.0.2/24", **{option: values[option]})
+    db = network("db", bridge="b", address="10.0.0.3/24")
+    assert f"{option}: {str(not values[option]).lower()} of db and" in conflict(web, db)
+    refuse_conflicts([web, network("db", bridge="c", address="10.0.1.3/24")])
 
 
 def test_two_that_want_the_same_link():
