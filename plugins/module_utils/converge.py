@@ -79,7 +79,10 @@ class Resource(Protocol):
         """The steps from actual to expected, in order; empty when, and only when, nothing has to change."""
 
     def facts(self, actual: State) -> Mapping[str, Any]:
-        """What is returned to the user beside the engine's own keys (a PID, a path, values read back)."""
+        """What is returned to the user beside the engine's own keys (a PID, a path, values read back).
+
+        ``warnings`` among it are sentences that Ansible shows as such.
+        """
 
 
 @dataclass

@@ -10,7 +10,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from networks import ALL, DATABASE, LESSON, WEB, alike, ask, converge, inside, serving, snapshot
+from networks import ALL, DATABASE, LESSON, WEB, alike, ask, converge, inside, rules_of, serving, snapshot
 
 
 class TestTraffic:
@@ -142,6 +142,79 @@ class TestIsolation:
             assert asking.stdout.readline() == "192.0.2.2\n"
             converge(machine, {**own, "internal": True})
             assert "no answer" in asking.communicate("\n")[0]
+
+
+FIREWALLS = {
+    "docker": (
+        """
+        nft add table ip filter
+        nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'
+        nft add chain ip filter DOCKER-USER
+        nft add rule ip filter FORWARD counter jump DOCKER-USER
+        """,
+        "iptables -I DOCKER-USER -i bare0 -j ACCEPT && iptables -I DOCKER-USER -o bare0 -j ACCEPT",
+        "nft add rule ip filter DOCKER-USER {}iifname bare0 accept",
+    ),
+    "firewalld": (
+        """
+        nft add table inet firewalld
+        nft add chain inet firewalld filter_FORWARD '{ type filter hook forward priority 10; }'
+        nft add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited
+        """,
+        "firewall-cmd --permanent --zone=trusted --add-interface=bare0 && firewall-cmd --reload",
+        "nft insert rule inet firewalld filter_FORWARD {}iifname bare0 accept",
+    ),
+    "own": (
+        """
+        nft add table inet mine
+        nft add chain inet mine forward '{ type filter hook forward priority 0; policy drop; }'
+        """,
+        "nft insert rule inet mine forward iifname bare0 accept && "
+        "nft insert rule inet mine forward oifname bare0 accept",
+        "nft insert rule inet mine forward {}iifname bare0 accept",
+    ),
+}
+
+
+class TestOtherFirewalls:
+    """What another one drops stays dropped; it is told, with what lets it pass, and its rules are its own."""
+
+    @pytest.mark.parametrize(("made", "remedy", "rule"), FIREWALLS.values(), ids=FIREWALLS.keys())
+    def test_it_is_told_how_to_let_pass(
+        self, machine: Any, internet: Any, made: str, remedy: str, rule: str
+    ) -> None:
+        machine.shell(made)
+        before = rules_of(machine)
+        (warning,) = converge(machine, WEB)["warnings"]
+        told = warning["event"]["msg"]
+        assert "does not mention bare0" in told
+        assert f"'{remedy}'" in told
+        assert [each for each in rules_of(machine) if "bare_containers" not in str(each)] == before
+        with serving(machine, *inside("web")):
+            assert "no answer" in ask(internet, address="192.0.2.2", port=8080, patience=0.5)
+            machine.shell(rule.format(""))
+            machine.shell(rule.format("").replace("iifname", "oifname"))
+            assert ask(internet, address="192.0.2.2", port=8080) == "192.0.2.1"
+        again = converge(machine, WEB)
+        assert not again["changed"]
+        assert "warnings" not in again
+
+    def test_one_that_lets_pass_what_it_does_not_know(self, machine: Any) -> None:
+        machine.shell("""
+            nft add table inet mine
+            nft add chain inet mine forward '{ type filter hook forward priority 0; policy accept; }'
+            nft add rule inet mine forward iifname other drop
+        """)
+        assert "warnings" not in converge(machine, WEB)
+
+    def test_ours_are_back_after_all_were_flushed(self, machine: Any, internet: Any) -> None:
+        """As bare-network.service does when nftables.service is restarted."""
+        converge(machine, WEB)
+        rules = machine.run("nft", "-s", "list", "ruleset")
+        machine.run("nft", "flush", "ruleset")
+        machine.shell("sh /var/lib/bare-containers/network/host.sh")
+        assert machine.run("nft", "-s", "list", "ruleset") == rules
+        assert not converge(machine, WEB)["changed"]
 
 
 class TestAllowAndDeny:

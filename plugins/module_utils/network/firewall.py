@@ -12,7 +12,7 @@ from typing import Any
 from .. import host
 from ..converge import Failure, State, Step
 from ..shell import command
-from . import nft
+from . import nft, others
 from .declared import Network
 from .nft import ACCEPT, ANSWERS, COUNTER, DROP, MASQUERADE, WAS_FORWARDED, Expression, Rule, Table
 from .options import LINK_PREFIX, Published, split_published
@@ -145,6 +145,7 @@ class Firewall:
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
         self._file = TextFile(FILE)
+        self._warnings: list[str] | None = None
         self.counters: dict[str, list[dict[str, Any]]] = {}
         """What each rule had counted when it was last read, by container: see nft.counters()."""
 
@@ -207,7 +208,13 @@ class Firewall:
         nft.run("delete", "table", *nft.TABLE)
 
     def facts(self, actual: State) -> Mapping[str, Any]:
-        return {}
+        """Warnings of other firewalls, looked for once a run."""
+        if self._warnings is None:
+            links = self._survey.routed_links()
+            # Where no rules are needed, nft(8) need not be there.
+            needed = links and rules(self._survey.declared.values(), self._survey)
+            self._warnings = others.warnings(links) if needed else []
+        return {"warnings": self._warnings}
 
 
 def _lines(table: Table) -> list[tuple[str, str]]:
