@@ -140,9 +140,8 @@ class _Inspection:
         return CgroupResource(entry, self._units)
 
     def _network(self, entry: Entry) -> Resource:
-        network = Network.read_kept(entry["name"], entry)
-        self._survey.task[entry["name"]] = network
-        resource = ContainerNetwork(self._survey, entry["name"], network)
+        self._survey.task[entry["name"]] = Network.read_kept(entry["name"], entry)
+        resource = ContainerNetwork(self._survey, entry["name"])
         self._networks[entry["name"]] = resource
         return resource
 

@@ -34,6 +34,7 @@ def run_module(
     validate: Callable[[Sequence[Entry]], None] = lambda entries: None,
     workers: int = 1,
     refresh: Callable[[], None] = lambda: None,
+    shared_lock: str | None = None,
 ) -> None:
     """Runs a converging module: all entries are checked before anything is changed, then converged together.
 
@@ -54,7 +55,12 @@ def run_module(
         unique(entries, "name")
         validate(entries)
         outcomes = converge(
-            build(entries), check=module.check_mode, workers=workers, refresh=refresh, lock=host.lock
+            build(entries),
+            check=module.check_mode,
+            workers=workers,
+            refresh=refresh,
+            lock=host.lock,
+            shared_lock=shared_lock,
         )
         if not module.check_mode and any(outcome.changed for outcome in outcomes):
             host.sweep_locks()

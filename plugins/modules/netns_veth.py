@@ -62,6 +62,15 @@ options:
     type: list
     elements: str
     default: []
+  subnet:
+    description:
+      - Subnets such as V(10.200.0.0/24) or V(fd00:200::/64), from each of which the container gets an address, unless one of O(address)
+        is in it.
+      - It is the first that no container of this collection, no gateway and not the host itself has. It is kept with the declaration,
+        so that the container has the same on every run, and is free for others when the container is absent or in another subnet.
+    type: list
+    elements: str
+    default: []
   gateway:
     description:
       - The address on the host's side, which the default route leads to; at most one of each family, inside the subnet of an
@@ -154,6 +163,12 @@ EXAMPLES = r"""
     nat: true
     publish: ["8080:80"]
 
+- name: Addresses that are chosen, and then kept
+  bare.containers.netns_veth:
+    batch:
+      - {name: worker1, bridge: bare4, subnet: [10.205.0.0/24, "fd00:205::/64"], nat: true}
+      - {name: worker2, bridge: bare4, subnet: [10.205.0.0/24, "fd00:205::/64"], nat: true}
+
 - name: As in the lesson, a pair of links and nothing else
   bare.containers.netns_veth:
     name: lesson
@@ -216,7 +231,7 @@ mac_address:
   type: str
   sample: "02:50:38:d1:10:4e"
 address:
-  description: The addresses inside, each with its prefix length, in the order declared.
+  description: The addresses inside, each with its prefix length, in the order declared, those of O(subnet) last.
   returned: O(name) is given and O(state=present)
   type: list
   elements: str
@@ -277,10 +292,10 @@ def main() -> None:
 
     def build(entries: Sequence[Entry]) -> list[Resource]:
         survey.declare(entries)
-        containers = [ContainerNetwork(survey, name, network) for name, network in survey.task.items()]
+        containers = [ContainerNetwork(survey, entry["name"]) for entry in entries]
         return [Firewall(survey), Host(survey), *containers, BootUnit(survey)]
 
-    run_module(OPTIONS, build, refresh=survey.refresh)
+    run_module(OPTIONS, build, refresh=survey.refresh, shared_lock="_network")
 
 
 if __name__ == "__main__":

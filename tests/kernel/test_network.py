@@ -285,6 +285,7 @@ CHANGES = {
     "gateway": {"gateway": "10.200.0.254", "address": "10.200.0.2/24"},
     "other subnet": {"address": "10.210.0.2/16"},
     "point to point": {"address": "10.210.0.3/31", "publish": []},
+    "address out of a subnet": {"address": [], "subnet": ["10.200.0.0/24"]},
     "no address": {"address": [], "nat": False, "publish": []},
     "bridge": {"bridge": "bare7", "address": "10.207.0.2/24"},
     "no bridge": {"bridge": None, "address": "10.208.0.2/24"},
@@ -423,7 +424,102 @@ def test_one_that_fails_does_not_stop_the_others(machine: Any) -> None:
 
 
 def test_two_runs_at_once(machine: Any) -> None:
-    entries = [WEB, DATABASE, LESSON]
+    at_once(machine, [WEB, DATABASE, LESSON])
+    assert not converge(machine, ALL)["changed"]
+
+
+SUBNETS = ["10.206.0.0/24", "fd00:206::/64"]
+
+
+def allocated(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The addresses of each container of a batch."""
+    return {name: each["address"] for name, each in result["containers"].items() if "address" in each}
+
+
+class TestAllocation:
+    """Addresses out of a subnet."""
+
+    def test_each_has_its_own_and_keeps_it(self, machine: Any) -> None:
+        batch = [{"name": name, "bridge": "bare6", "subnet": SUBNETS} for name in ("a", "b", "c")]
+        first = allocated(converge(machine, {"batch": batch}))
+        assert first == {
+            name: [f"10.206.0.{last}/24", f"fd00:206::{last}/64"]
+            for name, last in (("a", 2), ("b", 3), ("c", 4))
+        }
+        again = converge(machine, {"batch": batch[::-1]})
+        assert not again["changed"]
+        assert allocated(again) == first
+        for name, addresses in first.items():
+            shown = json.loads(machine.run("ip", "-n", name, "-j", "address", "show", "dev", "eth0"))[0]
+            kernel = {f"{each['local']}/{each['prefixlen']}" for each in shown["addr_info"]}
+            assert set(addresses) <= kernel
+        # The host is the gateway of both, and not given away.
+        machine.run(*inside("a"), "busybox", "ping", "-c1", "-W5", "10.206.0.1")
+        machine.run(*inside("a"), "busybox", "ping", "-c1", "-W5", "fd00:206::4")
+
+    def test_one_is_free_when_its_container_is_gone(self, machine: Any) -> None:
+        batch = [{"name": name, "bridge": "bare6", "subnet": SUBNETS[:1]} for name in ("a", "b", "c")]
+        converge(machine, {"batch": batch})
+        converge(machine, {"name": "b", "state": "absent"})
+        assert converge(machine, {**batch[0], "name": "d"})["address"] == ["10.206.0.3/24"]
+        assert converge(machine, batch[1])["address"] == ["10.206.0.5/24"]
+        # One that goes in the same task makes room in it.
+        result = converge(machine, {"batch": [{"name": "a", "state": "absent"}, {**batch[0], "name": "e"}]})
+        assert allocated(result) == {"e": ["10.206.0.2/24"]}
+
+    def test_who_declares_one_has_it_and_the_others_go_around(self, machine: Any) -> None:
+        fixed = {"name": "z", "bridge": "bare6", "subnet": SUBNETS[:1], "address": "10.206.0.2/24"}
+        batch = [{"name": "a", "bridge": "bare6", "subnet": SUBNETS[:1]}, fixed]
+        assert allocated(converge(machine, {"batch": batch})) == {
+            "a": ["10.206.0.3/24"],
+            "z": ["10.206.0.2/24"],
+        }
+        # One that becomes allocated stays what it is; what another has is refused.
+        assert converge(machine, {**batch[0], "name": "z"})["address"] == ["10.206.0.2/24"]
+        message = refused(machine, {**fixed, "name": "y"})
+        assert "address: 10.206.0.2 is declared for" in message
+
+    def test_a_subnet_is_used_to_its_end(self, machine: Any) -> None:
+        batch = [{"name": f"c{number}", "bridge": "bare6", "subnet": "10.206.0.0/29"} for number in range(5)]
+        addresses = allocated(converge(machine, {"batch": batch}))
+        assert [each for (each,) in addresses.values()] == [f"10.206.0.{last}/29" for last in range(2, 7)]
+        before = snapshot(machine)
+        message = refused(machine, {**batch[0], "name": "last"})
+        assert message == (
+            "subnet: 10.206.0.0/29 has no address left for last; it takes a larger subnet; "
+            "nothing was changed."
+        )
+        assert snapshot(machine) == before
+        smaller = converge(machine, {"name": "two", "bridge": "bare7", "subnet": "10.207.0.4/31"})
+        assert (smaller["address"], smaller["gateway"]) == (["10.207.0.5/31"], ["10.207.0.4"])
+
+    def test_what_the_host_has_itself_is_not_given_away(self, machine: Any) -> None:
+        machine.shell("""
+            ip link add lan0 type bridge
+            ip address add 10.206.0.2/24 dev lan0
+            ip link set lan0 up
+        """)
+        arguments = {"name": "a", "bridge": "lan0", "subnet": "10.206.0.0/24", "gateway": "10.206.0.3"}
+        assert converge(machine, arguments)["address"] == ["10.206.0.1/24"]
+        assert converge(machine, {**arguments, "name": "b"})["address"] == ["10.206.0.4/24"]
+
+    def test_runs_at_once_give_none_twice(self, machine: Any) -> None:
+        entries = [{"name": f"c{number}", "bridge": "bare6", "subnet": SUBNETS} for number in range(6)]
+        converge(machine, {**entries[0], "name": "before"})
+        addresses = [result["address"] for result in at_once(machine, entries)]
+        assert sorted(addresses) == [[f"10.206.0.{last}/24", f"fd00:206::{last}/64"] for last in range(3, 9)]
+
+    def test_what_a_damaged_one_has_is_not_known(self, machine: Any) -> None:
+        converge(machine, {"name": "a", "bridge": "bare6", "subnet": SUBNETS})
+        kept = "/var/lib/bare-containers/containers/a/network.json"
+        machine.shell(f"echo '{{' > {kept}")
+        message = refused(machine, {"name": "b", "bridge": "bare6", "subnet": SUBNETS})
+        assert message.startswith(f"subnet: {kept} is damaged")
+        assert message.endswith("; nothing was changed.")
+
+
+def at_once(machine: Any, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of as many runs, all of them on their way before one of them begins."""
     runs = [
         subprocess.Popen(
             machine.module_command("netns_veth"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -436,11 +532,17 @@ def test_two_runs_at_once(machine: Any) -> None:
         run.stdin.close()
         run.stdin = None
     results = [json.loads(run.communicate()[0]) for run in runs]
-    assert [result.get("msg") for result in results] == [None] * 3
-    assert not converge(machine, ALL)["changed"]
+    assert [result.get("msg") for result in results] == [None] * len(entries)
+    return results
 
 
 BAD = {
+    "subnet with an address": ({**WEB, "subnet": "10.200.0.1/24"}, "subnet: .* is not accepted"),
+    "subnet of one": ({**WEB, "subnet": "10.200.0.1/32"}, "subnet: .* is not accepted"),
+    "subnets in each other": (
+        {**WEB, "subnet": ["10.200.0.0/24", "10.0.0.0/8"]},
+        "subnet: .* is not accepted",
+    ),
     "outside the subnet": ({**WEB, "gateway": "10.201.0.1"}, "gateway: '10.201.0.1' is outside the subnet"),
     "the gateway's own": (
         {**WEB, "address": "10.200.0.1/24"},

@@ -50,12 +50,11 @@ _NEW_LOOPBACK: State = {"up": False, "addresses": []}
 
 
 class ContainerNetwork:
-    """The resource of one entry; ``network`` is None for one that is to be absent."""
+    """The resource of one entry of a task."""
 
-    def __init__(self, survey: Survey, name: str, network: Network | None) -> None:
+    def __init__(self, survey: Survey, name: str) -> None:
         self.name = name
         self._survey = survey
-        self._network = network
         self._path = namespace_path(name)
         self._host_link = host_link(name)
         self._declaration = host.Declaration(name, "network")
@@ -63,6 +62,11 @@ class ContainerNetwork:
         self.filter = Filter(name, self._path)
         self._host = Place()
         self._inside = Place(name, self._path)
+
+    @property
+    def _network(self) -> Network | None:
+        """What is declared, None for one that is to be absent."""
+        return self._survey.task[self.name]
 
     def read(self) -> State:
         exists = namespace.exists(self._path)
@@ -131,13 +135,14 @@ class ContainerNetwork:
         }
 
     def expect(self, actual: State) -> State:
-        if self._network is None:
+        network = self._network
+        if network is None:
             return actual if actual["declared"] is None else _ABSENT
-        kernel = self._expected_in_kernel(self._network)
+        kernel = self._expected_in_kernel(network)
         return {
-            "declared": self._network.declaration(),
+            "declared": network.declaration(),
             **kernel,
-            "boot_script": digest(self._rebuilding(self._network, kernel)),
+            "boot_script": digest(self._rebuilding(network, kernel)),
         }
 
     def _rebuilding(self, network: Network, expected: State) -> list[str]:
@@ -178,12 +183,13 @@ class ContainerNetwork:
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         if actual == expected:
             return []
-        if self._network is None:
+        network = self._network
+        if network is None:
             return self._removal(actual)
-        steps = self.filter.file_steps(self._network, actual["rules"], expected["rules"])
-        steps += self._kernel_steps(self._network, actual, expected)
+        steps = self.filter.file_steps(network, actual["rules"], expected["rules"])
+        steps += self._kernel_steps(network, actual, expected)
         if actual["boot_script"] != expected["boot_script"]:
-            steps.append(self._script.write_step("boot_script", self._rebuilding(self._network, expected)))
+            steps.append(self._script.write_step("boot_script", self._rebuilding(network, expected)))
         if actual["declared"] != expected["declared"]:
             # First for what is new, so that a half-made network is known as ours; else when it has become
             # true.

@@ -21,13 +21,13 @@ NETNS = "/run/netns"
 
 @dataclass(frozen=True)
 class Network:
-    """One container's network. ``address`` is ``ADDRESS/LENGTH`` each, ``gateway`` at most one of each
-    family,
-    ``publish`` in the options' normal form."""
+    """One container's network. ``address`` is ``ADDRESS/LENGTH`` each, with what was allocated from
+    ``subnet``; ``gateway`` at most one of each family, ``publish`` in the options' normal form."""
 
     name: str
     interface: str
     address: tuple[str, ...]
+    subnet: tuple[str, ...]
     gateway: tuple[str, ...]
     bridge: str | None
     mtu: int
@@ -46,6 +46,7 @@ class Network:
             name=name,
             interface=entry["interface"],
             address=tuple(entry["address"]),
+            subnet=tuple(entry["subnet"]),
             gateway=tuple(entry["gateway"] or _first_hosts(entry["address"])),
             bridge=entry.get("bridge"),
             mtu=entry["mtu"],
@@ -165,14 +166,17 @@ def _digest(text: str) -> bytes:
 
 
 def _first_hosts(addresses: Sequence[str]) -> list[str]:
-    """The first host address of the first subnet of each family that has room for two; of just two (RFC 3021)
-    the lower."""
+    """The first host address of the first subnet of each family that has room for two."""
     first: dict[int, str] = {}
     for subnet in (ipaddress.ip_interface(address).network for address in addresses):
-        length = subnet.max_prefixlen - subnet.prefixlen
-        if length:
-            first.setdefault(subnet.version, str(subnet.network_address + (1 if length > 1 else 0)))
+        if subnet.prefixlen < subnet.max_prefixlen:
+            first.setdefault(subnet.version, first_host(subnet))
     return [first[version] for version in sorted(first)]
+
+
+def first_host(subnet: Any) -> str:
+    """The first address of a subnet that a host can have; of just two (RFC 3021) the lower."""
+    return str(subnet.network_address + (1 if subnet.max_prefixlen - subnet.prefixlen > 1 else 0))
 
 
 def _check(network: Network) -> None:

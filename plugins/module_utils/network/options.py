@@ -76,6 +76,21 @@ def _host_address(value: str) -> str:
     return interface.with_prefixlen
 
 
+def subnets(values: list[str]) -> list[str]:
+    """``NETWORK/LENGTH`` each, compressed, in the order given, none in another. Raises ValueError."""
+    wanted = "networks with room for two and more, each apart, such as 10.200.0.0/24 or fd00:200::/64"
+    try:
+        parsed = [ipaddress.ip_network(value) for value in values]
+    except ValueError:
+        raise ValueError(wanted) from None
+    for number, network in enumerate(parsed):
+        overlaps = any(network.overlaps(other) for other in parsed[:number])
+        if overlaps or network.prefixlen == network.max_prefixlen:
+            raise ValueError(wanted)
+        _refuse_special(network.network_address + 1)
+    return [str(network) for network in parsed]
+
+
 def gateways(values: list[str]) -> list[str]:
     """At most one address of each family, IPv4 first. Raises ValueError."""
     wanted = "an IP address such as 10.200.0.1, or one of each family"
@@ -232,6 +247,7 @@ OPTIONS = Options(
         Option("state", default="present", choices=("present", "absent"), declared=False),
         Option("interface", default="eth0", normalise=link_name),
         Option("address", **_strings(normalise=addresses)),
+        Option("subnet", **_strings(normalise=subnets)),
         Option("gateway", **_strings(normalise=gateways)),
         Option("bridge", normalise=bridge_name),
         Option("mtu", type="int", default=1500, normalise=mtu),

@@ -16,6 +16,7 @@ from .. import host
 from ..converge import Failure
 from ..kernel import file
 from . import namespace, netlink
+from .allocation import Allocation, taken
 from .declared import Network, bridge_mac, namespace_path, refuse_conflicts
 from .link import IPV6
 
@@ -57,38 +58,59 @@ class Survey:
     record_is_damaged: bool
 
     def __init__(self) -> None:
+        self._entries: Sequence[Mapping[str, Any]] = ()
         self.task: dict[str, Network | None] = {}
         self.links = {}
         self.numbers = {}
         self.firewall_is_loaded = False
 
     def declare(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Takes the entries of this task, in normal form. Raises Failure for one that can't be."""
-        for entry in entries:
-            present = entry["state"] == "present"
-            self.task[entry["name"]] = Network.resolve(entry["name"], entry) if present else None
+        """Takes the entries of this task, in normal form."""
+        self._entries = entries
 
     def refresh(self) -> None:
-        """Reads all anew. Raises Failure for what can't be on this host, OSError."""
+        """Reads all anew, and resolves the entries of this task. Raises Failure for what can't be on this
+        host, OSError."""
         self.ours = host.declared_names("network")
         self.kept = _read_kept(self.ours)
-        self.unreadable = [name for name in self.ours if name not in self.kept and name not in self.task]
-        overlaid: dict[str, Network | None] = {**self.kept, **self.task}
-        self.declared = {name: network for name, network in sorted(overlaid.items()) if network is not None}
-        refuse_conflicts(list(self.declared.values()))
+        # A resource of its own (container_info) has no entries, and its task already.
+        named = {*self.task, *(entry["name"] for entry in self._entries)}
+        self.unreadable = [name for name in self.ours if name not in self.kept and name not in named]
         with netlink.session() as ip:
             self.links = netlink.links(ip)
             self.addresses = netlink.addresses(ip)
-            self._read_record()
-            self.numbers = {
-                name: netlink.namespace_number(ip, path)
-                for name, path in ((name, namespace_path(name)) for name in self.task)
-                if namespace.exists(path)
-            }
-            for network in self.task.values():
-                if network is not None:
-                    self._refuse(network)
-            self._refuse_losing_routes(ip)
+            self._resolve()
+            self._check(ip)
+
+    def _resolve(self) -> None:
+        """Gives every entry its network, with addresses that are free on this host."""
+        present = [entry for entry in self._entries if entry["state"] == "present"]
+        going = {entry["name"] for entry in self._entries if entry["state"] != "present"}
+        staying = [network for name, network in self.kept.items() if name not in going]
+        own = (address.partition("/")[0] for each in self.addresses.values() for address in each)
+        allocation = Allocation([*taken(present, staying), *own], self.unreadable)
+        for entry in self._entries:
+            name = entry["name"]
+            self.task[name] = None
+            if name not in going:
+                addresses = allocation.addresses(entry, self.kept.get(name))
+                self.task[name] = Network.resolve(name, {**entry, "address": addresses})
+
+    def _check(self, ip: Any) -> None:
+        """Reads what is left of the task's networks, and raises Failure for what can't be."""
+        overlaid: dict[str, Network | None] = {**self.kept, **self.task}
+        self.declared = {name: network for name, network in sorted(overlaid.items()) if network is not None}
+        refuse_conflicts(list(self.declared.values()))
+        self._read_record()
+        self.numbers = {
+            name: netlink.namespace_number(ip, path)
+            for name, path in ((name, namespace_path(name)) for name in self.task)
+            if namespace.exists(path)
+        }
+        for network in self.task.values():
+            if network is not None:
+                self._refuse(network)
+        self._refuse_losing_routes(ip)
 
     def _read_record(self) -> None:
         """Of a damaged one, the bridges are known by the MAC address that we give to each; the values of the
