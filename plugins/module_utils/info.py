@@ -29,6 +29,7 @@ from .network import facts as network_facts
 from .network.container import ContainerNetwork
 from .network.declared import Network, namespace_path
 from .network.firewall import Firewall
+from .network.names import Names
 from .network.namespace import exists
 from .network.options import OPTIONS as NETWORK
 from .network.shared import Host
@@ -132,7 +133,7 @@ class _Inspection:
         """Has the engine compare every part that is declared, in check mode."""
         self._compare("rootfs", ROOTFS, _rootfs)
         self._compare("cgroup", CGROUP, self._cgroup, self._units.refresh)
-        shared = (self._firewall, Host(self._survey), BootUnit(self._survey))
+        shared = (self._firewall, Host(self._survey), Names(self._survey), BootUnit(self._survey))
         self._compare("network", NETWORK, self._network, self._survey.refresh, shared)
         self._compare("process", PROCESS, self._process, self._processes.refresh)
 

@@ -265,7 +265,7 @@ options:
   etc_hosts:
     description:
       - Names and their addresses, for C(/etc/hosts). C(localhost) is always there, and so is O(hostname), with the addresses that the
-        container's network has when it starts.
+        container's network has when it starts. M(bare.containers.netns_veth) adds the containers behind the same bridge.
     type: dict
     aliases: [add_hosts]
   stop_signal:

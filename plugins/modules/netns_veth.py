@@ -26,6 +26,9 @@ description:
     (C(net.ipv6.conf.all.forwarding)) as long as one with an IPv6 address has O(nat) or O(publish). When the last of them goes,
     these settings get the value back that they had before.
   - Bridges and links of this module take no router advertisements. A bridge made by this module goes with its last container.
+  - Containers behind one O(bridge) find each other by name, over IPv4 and IPv6. Each has the names of all of them, with the first
+    address of each family, at the end of its C(/etc/hosts). When one comes or goes, this module writes them anew in those of the
+    others, which go on running.
   - Everything is kept as shell commands under C(/var/lib/bare-containers) too, and with systemd as PID 1 the unit
     C(bare-network.service) rebuilds it all at boot with them.
 extends_documentation_fragment:
@@ -256,8 +259,8 @@ commands:
 containers:
   description:
     - What became of each entry, by name, with all of the above.
-    - What the containers share is there too; V(_firewall) is the nftables table, V(_host) the bridges and forwarding, V(_boot) the
-      unit that rebuilds all of it.
+    - What the containers share is there too; V(_firewall) is the nftables table, V(_host) the bridges and forwarding, V(_names)
+      the names by which they find each other, V(_boot) the unit that rebuilds all of it.
   returned: O(batch) is given
   type: dict
   contains:
@@ -281,6 +284,7 @@ from ..module_utils.converge import Resource
 from ..module_utils.module import Entry, run_module
 from ..module_utils.network.container import ContainerNetwork
 from ..module_utils.network.firewall import Firewall
+from ..module_utils.network.names import Names
 from ..module_utils.network.options import OPTIONS
 from ..module_utils.network.shared import Host
 from ..module_utils.network.survey import Survey
@@ -293,7 +297,7 @@ def main() -> None:
     def build(entries: Sequence[Entry]) -> list[Resource]:
         survey.declare(entries)
         containers = [ContainerNetwork(survey, entry["name"]) for entry in entries]
-        return [Firewall(survey), Host(survey), *containers, BootUnit(survey)]
+        return [Firewall(survey, warns=True), Host(survey), *containers, Names(survey), BootUnit(survey)]
 
     run_module(OPTIONS, build, refresh=survey.refresh, shared_lock="_network")
 

@@ -138,12 +138,13 @@ def _return_rules(network: Network, address: Any, survey: Survey) -> Iterator[Ru
 
 
 class Firewall:
-    """The resource of the whole table, and of the file that it is loaded from."""
+    """The resource of the whole table, and of its file. With ``warns`` other firewalls are looked for."""
 
     name = "_firewall"
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: Survey, *, warns: bool = False) -> None:
         self._survey = survey
+        self._warns = warns
         self._file = TextFile(FILE)
         self._warnings: list[str] | None = None
         self.counters: dict[str, list[dict[str, Any]]] = {}
@@ -212,7 +213,7 @@ class Firewall:
         if self._warnings is None:
             links = self._survey.routed_links()
             # Where no rules are needed, nft(8) need not be there.
-            needed = links and rules(self._survey.declared.values(), self._survey)
+            needed = self._warns and links and rules(self._survey.declared.values(), self._survey)
             self._warnings = others.warnings(links) if needed else []
         return {"warnings": self._warnings}
 
