@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -336,6 +338,60 @@ RANGES = {
     "address": ["10.200.0.2/24", "fd00:200::2/64"],
     "publish": ["8000-8099:8000-8099", "7000-7099:8000-8099", "9000-9099:8000-8099/udp", "9899:9/sctp"],
 }
+
+
+KEEPS_ASKING = """
+import socket, sys
+client = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(0.5)
+for _line in sys.stdin:
+    try:
+        client.sendto(b"?", (sys.argv[1], 5353))
+        print(client.recv(100).decode(), flush=True)
+    except OSError:
+        print("no answer", flush=True)
+"""
+"""Over UDP, from one port all the time."""
+
+
+@pytest.mark.parametrize("python", ["/usr/bin/python3", sys.executable], ids=("debian", "newest"))
+@pytest.mark.parametrize("address", ["192.0.2.2", "2001:db8::2"])
+def test_who_keeps_sending_is_led_to_where_the_port_leads_now(
+    machine: Any, internet: Any, address: str, python: str
+) -> None:
+    """By UDP the kernel would remember where it led when the first packet came."""
+    one, two = (
+        {"name": name, "bridge": "bare0", "address": [f"10.200.0.{last}/24", f"fd00:200::{last}/64"]}
+        for name, last in (("one", 2), ("two", 3))
+    )
+    published = {"publish": ["5353:53/udp"]}
+    converge(machine, {"batch": [one, two]}, python=python)
+    words = internet.command("/usr/bin/python3", "-c", KEEPS_ASKING, address)
+    asking = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def answer() -> str:
+        assert asking.stdin is not None
+        assert asking.stdout is not None
+        asking.stdin.write("\n")
+        asking.stdin.flush()
+        return asking.stdout.readline().strip()
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(asking.communicate)
+        for name in ("one", "two"):
+            stack.enter_context(serving(machine, *inside(name), address="::", port=53, kind="udp"))
+        assert answer() == "no answer"
+        converge(machine, {**one, **published}, python=python)
+        assert answer() != "no answer"
+        converge(machine, {"batch": [one, {**two, **published}]}, python=python)
+        assert answer() != "no answer"
+        listed = machine.run("nft", "-j", "list", "chain", "inet", "bare_containers", "prerouting")
+        rules = [each["rule"]["expr"] for each in json.loads(listed)["nftables"] if "rule" in each]
+        family = "ip6" if ":" in address else "ip"
+        (counter,) = [rule[2]["counter"] for rule in rules if rule[-1]["dnat"]["family"] == family]
+        assert counter["packets"] == 1
+        converge(machine, two, python=python)
+        assert answer() == "no answer"
 
 
 class TestRanges:

@@ -12,7 +12,7 @@ from typing import Any
 from .. import host
 from ..converge import Failure, State, Step
 from ..shell import command
-from . import nft, others
+from . import connections, nft, others
 from .declared import Network
 from .nft import ACCEPT, ANSWERS, COUNTER, DROP, MASQUERADE, WAS_FORWARDED, Expression, Rule, Table
 from .options import LINK_PREFIX, Published, split_published
@@ -204,9 +204,12 @@ class Firewall:
     def _load(self) -> None:
         nft.run("-f", str(FILE))
         self._survey.firewall_is_loaded = True
+        own = {address.partition("/")[0] for each in self._survey.addresses.values() for address in each}
+        connections.forget_stale(self._survey.kept.values(), self._survey.declared.values(), own)
 
     def _delete(self) -> None:
         nft.run("delete", "table", *nft.TABLE)
+        connections.forget_stale(self._survey.kept.values(), (), ())
 
     def facts(self, actual: State) -> Mapping[str, Any]:
         """Warnings of other firewalls, looked for once a run."""
