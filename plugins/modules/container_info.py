@@ -355,12 +355,14 @@ containers:
           elements: str
           sample: [10.200.0.0/24 dev eth0, default via 10.200.0.1 dev eth0]
         rules:
-          description: The rules of the host's firewall that are for it, each with its C(chain), and the C(packets) and C(bytes) counted.
+          description:
+            - The rules that are for it, of the host's firewall and then of its own namespace, each with its C(chain), and the C(packets)
+              and C(bytes) counted.
           returned: always
           type: list
           elements: dict
           sample:
-            - {chain: forward, rule: "ip saddr 10.200.0.2 counter accept comment \"web\"", packets: 12, bytes: 1008}
+            - {chain: input, rule: "ip saddr 10.200.0.0/24 tcp dport 80 counter accept comment \"web\"", packets: 12, bytes: 1008}
     process:
       description: Its first process, none where it does not run.
       returned: always

@@ -293,6 +293,18 @@ class TestAllowAndDeny:
         ]
         converge(machine, {**self.ONE, "nat": True, "allow": entries, "deny": entries})
 
+    def test_what_was_let_in_and_dropped_is_told(self, machine: Any) -> None:
+        allow = [{"from": "10.203.0.3", "port": 80}]
+        converge(machine, {"batch": [{**self.ONE, "allow": allow}, self.TWO]})
+        with serving(machine, *inside("one")):
+            assert ask(machine, *inside("two"), address="10.203.0.2", port=80) == "10.203.0.3"
+            assert "timed out" in ask(machine, *inside("two"), address="10.203.0.2", port=81, patience=0.5)
+        told = machine.module("container_info", {"name": ["one"]})["containers"]["one"]
+        assert told["drift"] == []
+        counted = {rule["rule"]: rule["packets"] for rule in told["network"]["rules"]}
+        assert counted['ip saddr 10.203.0.3 tcp dport 80 counter accept comment "one"'] == 1
+        assert counted['counter drop comment "one"'] >= 1
+
     @pytest.mark.parametrize(
         "drift",
         [
