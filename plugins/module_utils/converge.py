@@ -79,7 +79,10 @@ class Resource(Protocol):
         """The steps from actual to expected, in order; empty when, and only when, nothing has to change."""
 
     def facts(self, actual: State) -> Mapping[str, Any]:
-        """What is returned to the user beside the engine's own keys (a PID, a path, values read back)."""
+        """What is returned to the user beside the engine's own keys (a PID, a path, values read back).
+
+        ``warnings`` among it are sentences that Ansible shows as such.
+        """
 
 
 @dataclass
@@ -131,14 +134,16 @@ def converge(
     workers: int = 1,
     refresh: Callable[[], None] = lambda: None,
     lock: Lock = lambda name: contextlib.nullcontext(),
+    shared_lock: str | None = None,
 ) -> list[Outcome]:
     """Brings every resource to its declared state and proves it; returns one outcome for each, in the order
     given.
 
     ``refresh`` is called before every reading of the batch, for what the resources read together (one netlink
     dump for all). ``lock`` is held by name while a resource is changed; a converged resource is only read,
-    and takes none. ``workers`` is how many resources may be read or changed at a time. One that fails does
-    not stop the others.
+    and takes none. ``shared_lock`` is the name of one around all others, where what one resource is to be
+    depends on what others are. ``workers`` is how many resources may be read or changed at a time. One that
+    fails does not stop the others.
     """
     with _pool(workers) as each:
         runs = [_Run(resource) for resource in resources]
@@ -150,6 +155,8 @@ def converge(
                 run.predict()
         elif pending:
             with contextlib.ExitStack() as locks:
+                if shared_lock is not None:
+                    locks.enter_context(lock(shared_lock))
                 _take_locks(pending, lock, locks)
                 refresh()
                 each(_Run.plan, pending)

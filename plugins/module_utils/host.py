@@ -11,6 +11,7 @@ it.
                                                 seccomp.bpf health.json: its filter, compiled; its check
                                                 etc/ upper/ work/ rootfs/: its own files, and where its root
                                                 is mounted, or is, by the layers that copied.json tells
+    /var/lib/bare-containers/network/           what their networks share: rules, bridges, names
     /var/lib/bare-containers/store/             root file systems, shared
     /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process,
                                                 health.json: how it stands by its check

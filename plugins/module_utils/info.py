@@ -29,6 +29,7 @@ from .network import facts as network_facts
 from .network.container import ContainerNetwork
 from .network.declared import Network, namespace_path
 from .network.firewall import Firewall
+from .network.names import Names
 from .network.namespace import exists
 from .network.options import OPTIONS as NETWORK
 from .network.shared import Host
@@ -122,6 +123,7 @@ class _Inspection:
         self.containers = containers
         self._survey = Survey()
         self._firewall = Firewall(self._survey)
+        self._networks: dict[str, ContainerNetwork] = {}
         self._processes = Processes()
         self._units = Units()
 
@@ -131,7 +133,7 @@ class _Inspection:
         """Has the engine compare every part that is declared, in check mode."""
         self._compare("rootfs", ROOTFS, _rootfs)
         self._compare("cgroup", CGROUP, self._cgroup, self._units.refresh)
-        shared = (self._firewall, Host(self._survey), BootUnit(self._survey))
+        shared = (self._firewall, Host(self._survey), Names(self._survey), BootUnit(self._survey))
         self._compare("network", NETWORK, self._network, self._survey.refresh, shared)
         self._compare("process", PROCESS, self._process, self._processes.refresh)
 
@@ -139,9 +141,10 @@ class _Inspection:
         return CgroupResource(entry, self._units)
 
     def _network(self, entry: Entry) -> Resource:
-        network = Network.read_kept(entry["name"], entry)
-        self._survey.task[entry["name"]] = network
-        return ContainerNetwork(self._survey, entry["name"], network)
+        self._survey.task[entry["name"]] = Network.read_kept(entry["name"], entry)
+        resource = ContainerNetwork(self._survey, entry["name"])
+        self._networks[entry["name"]] = resource
+        return resource
 
     def _process(self, entry: Entry) -> Resource:
         resource = Process(entry, self._processes)
@@ -216,10 +219,11 @@ class _Inspection:
         path = named if exists(named) else None
         look = path if process is None else f"/proc/{process['pid']}/ns/net"
         if look is None or (process is not None and "net" in process["shared_namespaces"]):
-            inside: dict[str, Any] = {"links": {}, "routes": []}
+            inside: dict[str, Any] = {"links": {}, "routes": [], "neighbours": []}
         else:
             inside = network_facts.inside(look, each.name, self._survey)
-        return {"netns": path, **inside, "rules": self._firewall.counters.get(each.name, [])}
+        own = self._networks[each.name].filter.counters if each.name in self._networks else []
+        return {"netns": path, **inside, "rules": [*self._firewall.counters.get(each.name, []), *own]}
 
 
 def _rootfs(entry: Entry) -> Resource:

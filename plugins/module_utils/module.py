@@ -34,6 +34,7 @@ def run_module(
     validate: Callable[[Sequence[Entry]], None] = lambda entries: None,
     workers: int = 1,
     refresh: Callable[[], None] = lambda: None,
+    shared_lock: str | None = None,
 ) -> None:
     """Runs a converging module: all entries are checked before anything is changed, then converged together.
 
@@ -54,11 +55,18 @@ def run_module(
         unique(entries, "name")
         validate(entries)
         outcomes = converge(
-            build(entries), check=module.check_mode, workers=workers, refresh=refresh, lock=host.lock
+            build(entries),
+            check=module.check_mode,
+            workers=workers,
+            refresh=refresh,
+            lock=host.lock,
+            shared_lock=shared_lock,
         )
         if not module.check_mode and any(outcome.changed for outcome in outcomes):
             host.sweep_locks()
     result = describe(outcomes, batch=module.params["batch"] is not None, diff=module._diff)
+    for text in (text for outcome in outcomes for text in outcome.facts.get("warnings", ())):
+        module.warn(text)
     finish = module.fail_json if "msg" in result else module.exit_json
     finish(**result)
 
@@ -126,13 +134,13 @@ def describe(outcomes: Sequence[Outcome], *, batch: bool, diff: bool) -> dict[st
         result["containers"] = {outcome.name: _entry_result(outcome) for outcome in outcomes}
     else:
         for outcome in reversed(outcomes):
-            result.update(outcome.facts)
+            result.update(_own_facts(outcome))
     return result
 
 
 def _entry_result(outcome: Outcome) -> dict[str, Any]:
     result = {
-        **outcome.facts,
+        **_own_facts(outcome),
         "changed": outcome.changed,
         "commands": outcome.commands,
         "failed": bool(outcome.error),
@@ -140,6 +148,10 @@ def _entry_result(outcome: Outcome) -> dict[str, Any]:
     if outcome.error:
         result["msg"] = outcome.error
     return result
+
+
+def _own_facts(outcome: Outcome) -> dict[str, Any]:
+    return {name: value for name, value in outcome.facts.items() if name != "warnings"}
 
 
 def _diff(outcome: Outcome) -> dict[str, str]:

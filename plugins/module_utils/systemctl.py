@@ -23,9 +23,9 @@ def systemd_is_init() -> bool:
     return os.path.isdir("/run/systemd/system")
 
 
-def wants_link(unit: str) -> Path:
-    """The link by which a unit is started at boot (systemd.unit(5), "WantedBy=")."""
-    return UNITS / "multi-user.target.wants" / unit
+def wants_link(unit: str, wanting: str = "multi-user.target") -> Path:
+    """The link by which a unit is started with another one, or at boot (systemd.unit(5), "WantedBy=")."""
+    return UNITS / f"{wanting}.wants" / unit
 
 
 def systemctl(*words: str) -> str:

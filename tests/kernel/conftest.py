@@ -171,6 +171,30 @@ def machine(new_machine: Callable[[], Machine]) -> Machine:
     return new_machine()
 
 
+@pytest.fixture(params=PYTHONS, ids=("debian", "newest"))
+def python(request: pytest.FixtureRequest) -> str:
+    """The Python that runs a module: each in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def internet(machine: Any, new_machine: Callable[[], Any]) -> Any:
+    """Another host, on a link with ours; it knows no way to the containers."""
+    other = new_machine()
+    machine.shell(f"""
+        ip link add wan type veth peer name eth0 netns {other.pid}
+        ip address add 192.0.2.2/24 dev wan
+        ip address add 2001:db8::2/64 dev wan nodad
+        ip link set wan up
+    """)
+    other.shell("""
+        ip address add 192.0.2.1/24 dev eth0
+        ip address add 2001:db8::1/64 dev eth0 nodad
+        ip link set eth0 up
+    """)
+    return other
+
+
 class Containers:
     """Containers of a test, on a Machine that has the launcher and a root file system with busybox in it."""
 

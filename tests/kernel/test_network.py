@@ -1,12 +1,10 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""netns_veth on a real kernel: the host is a Machine, and a second one is the internet."""
+"""netns_veth on a real kernel: the host is a Machine."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import re
 import subprocess
@@ -16,247 +14,20 @@ from typing import Any
 
 import pytest
 import yaml
-
-PYTHONS = ("/usr/bin/python3", None)
-"""Debian's pyroute2, and the newest."""
-
-WEB = {
-    "name": "web",
-    "bridge": "bare0",
-    "address": ["10.200.0.2/24", "fd00:200::2/64"],
-    "nat": True,
-    "publish": ["8080:80", "5353:53/udp"],
-}
-DATABASE = {"name": "db", "bridge": "bare0", "address": "10.200.0.3/24"}
-LESSON = {"name": "lesson", "address": "10.201.0.2/24", "nat": True, "publish": ["127.0.0.1:8081:80"]}
-ALL = {"batch": [WEB, DATABASE, LESSON]}
-NOTHING = {"batch": [{"name": name, "state": "absent"} for name in ("web", "db", "lesson")]}
-
-SERVER = """
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
-server = socket.socket(family, kind)
-server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.bind((sys.argv[1], int(sys.argv[2])))
-if kind == socket.SOCK_STREAM:
-    server.listen()
-print("ready", flush=True)
-while True:
-    if kind == socket.SOCK_DGRAM:
-        data, peer = server.recvfrom(1)
-        server.sendto(peer[0].encode(), peer)
-    else:
-        connection, peer = server.accept()
-        connection.sendall(peer[0].encode())
-        connection.close()
-"""
-"""Tells every client the address that it comes from."""
-
-CLIENT = """
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-kind = socket.SOCK_DGRAM if sys.argv[3] == "udp" else socket.SOCK_STREAM
-client = socket.socket(family, kind)
-client.settimeout(float(sys.argv[4]))
-try:
-    client.connect((sys.argv[1], int(sys.argv[2])))
-    client.send(b"?")
-    print(client.recv(100).decode())
-except OSError as error:
-    print("no answer:", error)
-"""
-
-
-@pytest.fixture(params=PYTHONS, ids=("debian", "newest"))
-def python(request: pytest.FixtureRequest) -> str:
-    import sys
-
-    return request.param or sys.executable
-
-
-@contextlib.contextmanager
-def serving(
-    machine: Any, *where: str, address: str = "0.0.0.0", port: int = 80, kind: str = "tcp"
-) -> Iterator[None]:
-    """A server in a machine, or in a container of it with ``where`` = ip netns exec NAME."""
-    words = machine.command(*where, "/usr/bin/python3", "-c", SERVER, address, str(port), kind)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def ask(machine: Any, *where: str, address: str, port: int, kind: str = "tcp", patience: float = 5) -> str:
-    """The address that the server says we come from, or ``no answer: …``."""
-    words = ("/usr/bin/python3", "-c", CLIENT, address, str(port), kind, str(patience))
-    return str(machine.run(*where, *words)).strip()
-
-
-def inside(name: str) -> tuple[str, ...]:
-    return ("ip", "netns", "exec", name)
-
-
-@pytest.fixture
-def internet(machine: Any, new_machine: Callable[[], Any]) -> Any:
-    """Another host, on a link with ours; it knows no way to the containers."""
-    other = new_machine()
-    machine.shell(f"""
-        ip link add wan type veth peer name eth0 netns {other.pid}
-        ip address add 192.0.2.2/24 dev wan
-        ip address add 2001:db8::2/64 dev wan nodad
-        ip link set wan up
-    """)
-    other.shell("""
-        ip address add 192.0.2.1/24 dev eth0
-        ip address add 2001:db8::1/64 dev eth0 nodad
-        ip link set eth0 up
-    """)
-    return other
-
-
-NAMESPACES = """
-for path in /run/netns/*; do
-    if [ "$(stat -f -c %T $path 2> /dev/null)" = nsfs ]; then basename $path; fi
-done
-"""
-
-
-def snapshot(machine: Any) -> dict[str, Any]:
-    """All that the module could have changed: links, addresses, routes, rules, settings, files, mounts.
-
-    With what tells a thing from one made anew in its place: indices, handles, times.
-    """
-    found: dict[str, Any] = {"host": _network(machine, "ip")}
-    for name in machine.shell(NAMESPACES).split():
-        found[name] = _network(machine, f"ip -n {name}")
-    rules = json.loads(machine.run("nft", "-j", "list", "ruleset"))["nftables"]
-    found["rules"] = _without([rule for rule in rules if "metainfo" not in rule], _PASSING)
-    lines = machine.shell(LISTS).splitlines()
-    # Names of namespaces are compared as such; a lock's file stays behind when its holder is killed.
-    passing = ("/run/netns/", "/run/bare-containers")
-    found["lists"] = sorted(line for line in lines if not line.startswith(passing))
-    return found
-
-
-LISTS = """
-find /var/lib /run -type f -printf "%p %m %s %T@ %i\\n"
-find /var/lib /run -type d -printf "%p\\n"
-find /var/lib -type f | xargs -r sha256sum
-cut -d " " -f 5 /proc/self/mountinfo | grep /run | sed "s/^/mount /"
-cd /proc/sys/net
-grep -s . ipv4/ip_forward ipv6/conf/all/forwarding ipv4/conf/*/route_localnet ipv6/conf/*/accept_ra
-"""
-
-_NUMBERS = ("ifindex", "link_index", "link_netnsid", "stats64", "handle")
-_PASSING = (
-    "valid_life_time",
-    "preferred_life_time",
-    "packets",
-    "bytes",
-    "linkinfo",
-    "operstate",
-    "flags",
-    "tso_max_size",
-    "tso_max_segs",
+from networks import (
+    ALL,
+    DATABASE,
+    LESSON,
+    NOTHING,
+    WEB,
+    alike,
+    ask,
+    converge,
+    inside,
+    refused,
+    serving,
+    snapshot,
 )
-
-
-def _network(machine: Any, ip: str) -> dict[str, Any]:
-    """A link-local address and its routes come and go with the carrier; they are the kernel's own."""
-    lists = ("-d -j link", "-j address", "-j route show table all", "-6 -j route show table all")
-    printed = machine.shell("".join(f"{ip} {words}; echo ';'\n" for words in lists)).split(";\n")
-    links, addresses, *routes = (json.loads(each or "[]") for each in printed[:4])
-    for link in addresses:
-        link["addr_info"] = [one for one in link["addr_info"] if not one["local"].startswith("fe80:")]
-    return {
-        "up": [link["ifname"] for link in links if "UP" in link["flags"]],
-        "links": _without(links, _PASSING),
-        "addresses": _without(addresses, _PASSING),
-        "routes": [
-            _without(route, _PASSING)
-            for route in itertools.chain(*routes)
-            if route.get("type") != "multicast" and not route["dst"].startswith(("fe80:", "ff00:"))
-        ],
-    }
-
-
-def _without(data: Any, keys: tuple[str, ...]) -> Any:
-    if isinstance(data, dict):
-        return {key: _without(item, keys) for key, item in data.items() if key not in keys}
-    if isinstance(data, list):
-        return [_without(item, keys) for item in data]
-    return data
-
-
-def alike(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """A snapshot without what tells things made anew: neither numbers nor times, nor the order of making."""
-    plain: dict[str, Any] = _without(snapshot, _NUMBERS)
-    plain["lists"] = sorted(re.sub(r" \d+\.\d+ \d+$", "", line) for line in plain["lists"])
-    for network in plain.values():
-        if isinstance(network, dict):
-            network.update({what: sorted(items, key=str) for what, items in network.items()})
-    return plain
-
-
-def converge(machine: Any, arguments: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    result: dict[str, Any] = machine.module("netns_veth", arguments, **options)
-    assert not result.get("failed"), result["msg"]
-    return result
-
-
-def refused(machine: Any, arguments: Mapping[str, Any], **options: Any) -> str:
-    result = machine.module("netns_veth", arguments, **options)
-    assert result.get("failed") is True, result
-    return str(result["msg"])
-
-
-class TestTraffic:
-    """What the recipe asks to be seen."""
-
-    def test_gateway_and_outside(self, machine: Any, internet: Any, python: str) -> None:
-        converge(machine, ALL, python=python)
-        machine.run(*inside("web"), "busybox", "ping", "-c1", "-W5", "10.200.0.1")
-        machine.run(*inside("lesson"), "busybox", "ping", "-c1", "-W5", "10.201.0.1")
-        with serving(internet):
-            for name in ("web", "lesson"):
-                assert ask(machine, *inside(name), address="192.0.2.1", port=80) == "192.0.2.2"
-            # db has not asked for nat, and the internet knows no way back.
-            assert "no answer" in ask(machine, *inside("db"), address="192.0.2.1", port=80, patience=1)
-        with serving(internet, address="::"):
-            assert ask(machine, *inside("web"), address="2001:db8::1", port=80) == "2001:db8::2"
-
-    def test_published_port(self, machine: Any, internet: Any) -> None:
-        converge(machine, ALL)
-        with serving(machine, *inside("web")):
-            assert ask(internet, address="192.0.2.2", port=8080) == "192.0.2.1"
-            assert ask(machine, address="192.0.2.2", port=8080) == "192.0.2.2"
-            assert ask(machine, address="127.0.0.1", port=8080) == "10.200.0.1"
-            # From the same subnet and from the container itself the answer has to come back through the host.
-            assert ask(machine, *inside("db"), address="192.0.2.2", port=8080) == "10.200.0.1"
-            assert ask(machine, *inside("web"), address="192.0.2.2", port=8080) == "10.200.0.1"
-            assert "refused" in ask(internet, address="192.0.2.2", port=80)
-
-    def test_published_on_one_address_only(self, machine: Any, internet: Any) -> None:
-        converge(machine, ALL)
-        with serving(machine, *inside("lesson")):
-            assert ask(machine, address="127.0.0.1", port=8081) == "10.201.0.1"
-            assert "refused" in ask(internet, address="192.0.2.2", port=8081)
-            assert "refused" in ask(machine, address="192.0.2.2", port=8081)
-
-    def test_published_over_udp_and_ipv6(self, machine: Any, internet: Any) -> None:
-        converge(machine, ALL)
-        with serving(machine, *inside("web"), port=53, kind="udp"):
-            assert ask(internet, address="192.0.2.2", port=5353, kind="udp") == "192.0.2.1"
-            assert ask(machine, address="127.0.0.1", port=5353, kind="udp") == "10.200.0.1"
-        with serving(machine, *inside("web"), address="::"):
-            assert ask(internet, address="2001:db8::2", port=8080) == "2001:db8::1"
-            assert ask(machine, address="2001:db8::2", port=8080) == "2001:db8::2"
-            assert "refused" in ask(machine, address="::1", port=8080)
 
 
 def test_second_run_changes_and_writes_nothing(machine: Any, python: str) -> None:
@@ -286,6 +57,9 @@ def test_check_mode_changes_nothing_and_foretells_all(machine: Any, python: str)
         assert foretold["diff"] == done["diff"]
         assert foretold["commands"] == done["commands"]
 
+
+LINK_GONE = "while ip link show bare-web > /dev/null 2>&1; do sleep 0.01; done"
+"""A namespace without a name goes in its own time, and then the link into it."""
 
 DRIFTS = {
     "link inside down": "ip -n web link set eth0 down",
@@ -336,9 +110,9 @@ DRIFTS = {
         ip link add bare-web type veth peer name other
         ip -n web link add eth0 type bridge
     """,
-    "namespace removed": "ip netns delete web",
-    "namespace empty": "ip netns delete web; ip netns add web",
-    "only the file of the namespace": "umount /run/netns/web",
+    "namespace removed": f"ip netns delete web; {LINK_GONE}",
+    "namespace empty": f"ip netns delete web; ip netns add web; {LINK_GONE}",
+    "only the file of the namespace": f"umount /run/netns/web; {LINK_GONE}",
     "table deleted": "nft delete table inet bare_containers",
     "table flushed": "nft flush table inet bare_containers",
     "all rules of the host flushed": "nft flush ruleset",
@@ -514,6 +288,7 @@ CHANGES = {
     "gateway": {"gateway": "10.200.0.254", "address": "10.200.0.2/24"},
     "other subnet": {"address": "10.210.0.2/16"},
     "point to point": {"address": "10.210.0.3/31", "publish": []},
+    "address out of a subnet": {"address": [], "subnet": ["10.200.0.0/24"]},
     "no address": {"address": [], "nat": False, "publish": []},
     "bridge": {"bridge": "bare7", "address": "10.207.0.2/24"},
     "no bridge": {"bridge": None, "address": "10.208.0.2/24"},
@@ -522,7 +297,11 @@ CHANGES = {
     "mac_address": {"mac_address": "02-00-00-00-00-AB"},
     "no nat": {"nat": False},
     "publish": {"publish": ["192.0.2.2:80:80", "[2001:db8::2]:80:80", "127.0.0.1:99:99/udp"]},
+    "ranges published": {"publish": ["8000-8099:8000-8099", "7000-7009:80-89/udp", "9:9/sctp"]},
     "nothing published": {"publish": []},
+    "open": {"isolate": False},
+    "lists": {"allow": [{"from": "any", "port": 80}], "deny": [{"to": "192.0.2.9", "protocol": "icmp"}]},
+    "internal": {"internal": True, "nat": False, "publish": []},
 }
 
 
@@ -592,20 +371,25 @@ def test_boot_scripts_on_a_running_host_disturb_nothing(machine: Any) -> None:
 
 
 def test_killed_at_any_instant_the_next_run_converges(new_machine: Callable[[], Any], instants: Any) -> None:
+    more = [{"name": f"c{number}", "bridge": "bare1", "subnet": "10.205.0.0/24"} for number in range(8)]
+    all_of_them = {"batch": [*ALL["batch"], *more]}
+    nothing = {"batch": [{"name": each["name"], "state": "absent"} for each in all_of_them["batch"]]}
     machine, new = new_machine(), new_machine()
     empty = snapshot(machine)
-    begun = time.monotonic()
-    converge(new, ALL)
-    took = time.monotonic() - begun
+    # The second time, as the first has Python's files to write.
+    for target in (all_of_them, nothing, all_of_them):
+        begun = time.monotonic()
+        converge(new, target)
+        took = time.monotonic() - begun
     wanted = alike(snapshot(new))
     changed_at_all = set()
     # Most of the time goes by before the first change.
-    for number, seconds in enumerate(instants.within(took * 0.3, took)):
-        target = ALL if number % 2 == 0 else NOTHING
+    for number, seconds in enumerate(instants.within(took * 0.4, took * 1.1)):
+        target = all_of_them if number % 2 == 0 else nothing
         machine.module_killed_after(seconds, "netns_veth", target)
         changed_at_all.add(len(machine.shell("ip -o link; ls /run/netns 2> /dev/null || true").splitlines()))
         converge(machine, target)
-        if target is ALL:
+        if target is all_of_them:
             assert alike(snapshot(machine)) == wanted, f"number {number}"
         else:
             left = snapshot(machine)
@@ -626,7 +410,7 @@ def test_thirty_containers_in_one_task(machine: Any, python: str) -> None:
         for number in range(2, 32)
     ]
     result = converge(machine, {"batch": batch}, python=python)
-    assert len(result["containers"]) == 33
+    assert len(result["containers"]) == len(batch) + len(("_firewall", "_host", "_names", "_boot"))
     assert not converge(machine, {"batch": batch}, python=python)["changed"]
     with serving(machine, *inside("c31")):
         assert ask(machine, *inside("c2"), address="10.200.0.31", port=80) == "10.200.0.2"
@@ -648,7 +432,102 @@ def test_one_that_fails_does_not_stop_the_others(machine: Any) -> None:
 
 
 def test_two_runs_at_once(machine: Any) -> None:
-    entries = [WEB, DATABASE, LESSON]
+    at_once(machine, [WEB, DATABASE, LESSON])
+    assert not converge(machine, ALL)["changed"]
+
+
+SUBNETS = ["10.206.0.0/24", "fd00:206::/64"]
+
+
+def allocated(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The addresses of each container of a batch."""
+    return {name: each["address"] for name, each in result["containers"].items() if "address" in each}
+
+
+class TestAllocation:
+    """Addresses out of a subnet."""
+
+    def test_each_has_its_own_and_keeps_it(self, machine: Any) -> None:
+        batch = [{"name": name, "bridge": "bare6", "subnet": SUBNETS} for name in ("a", "b", "c")]
+        first = allocated(converge(machine, {"batch": batch}))
+        assert first == {
+            name: [f"10.206.0.{last}/24", f"fd00:206::{last}/64"]
+            for name, last in (("a", 2), ("b", 3), ("c", 4))
+        }
+        again = converge(machine, {"batch": batch[::-1]})
+        assert not again["changed"]
+        assert allocated(again) == first
+        for name, addresses in first.items():
+            shown = json.loads(machine.run("ip", "-n", name, "-j", "address", "show", "dev", "eth0"))[0]
+            kernel = {f"{each['local']}/{each['prefixlen']}" for each in shown["addr_info"]}
+            assert set(addresses) <= kernel
+        # The host is the gateway of both, and not given away.
+        machine.run(*inside("a"), "busybox", "ping", "-c1", "-W5", "10.206.0.1")
+        machine.run(*inside("a"), "busybox", "ping", "-c1", "-W5", "fd00:206::4")
+
+    def test_one_is_free_when_its_container_is_gone(self, machine: Any) -> None:
+        batch = [{"name": name, "bridge": "bare6", "subnet": SUBNETS[:1]} for name in ("a", "b", "c")]
+        converge(machine, {"batch": batch})
+        converge(machine, {"name": "b", "state": "absent"})
+        assert converge(machine, {**batch[0], "name": "d"})["address"] == ["10.206.0.3/24"]
+        assert converge(machine, batch[1])["address"] == ["10.206.0.5/24"]
+        # One that goes in the same task makes room in it.
+        result = converge(machine, {"batch": [{"name": "a", "state": "absent"}, {**batch[0], "name": "e"}]})
+        assert allocated(result) == {"e": ["10.206.0.2/24"]}
+
+    def test_who_declares_one_has_it_and_the_others_go_around(self, machine: Any) -> None:
+        fixed = {"name": "z", "bridge": "bare6", "subnet": SUBNETS[:1], "address": "10.206.0.2/24"}
+        batch = [{"name": "a", "bridge": "bare6", "subnet": SUBNETS[:1]}, fixed]
+        assert allocated(converge(machine, {"batch": batch})) == {
+            "a": ["10.206.0.3/24"],
+            "z": ["10.206.0.2/24"],
+        }
+        # One that becomes allocated stays what it is; what another has is refused.
+        assert converge(machine, {**batch[0], "name": "z"})["address"] == ["10.206.0.2/24"]
+        message = refused(machine, {**fixed, "name": "y"})
+        assert "address: 10.206.0.2 is declared for" in message
+
+    def test_a_subnet_is_used_to_its_end(self, machine: Any) -> None:
+        batch = [{"name": f"c{number}", "bridge": "bare6", "subnet": "10.206.0.0/29"} for number in range(5)]
+        addresses = allocated(converge(machine, {"batch": batch}))
+        assert [each for (each,) in addresses.values()] == [f"10.206.0.{last}/29" for last in range(2, 7)]
+        before = snapshot(machine)
+        message = refused(machine, {**batch[0], "name": "last"})
+        assert message == (
+            "subnet: 10.206.0.0/29 has no address left for last; it takes a larger subnet; "
+            "nothing was changed."
+        )
+        assert snapshot(machine) == before
+        smaller = converge(machine, {"name": "two", "bridge": "bare7", "subnet": "10.207.0.4/31"})
+        assert (smaller["address"], smaller["gateway"]) == (["10.207.0.5/31"], ["10.207.0.4"])
+
+    def test_what_the_host_has_itself_is_not_given_away(self, machine: Any) -> None:
+        machine.shell("""
+            ip link add lan0 type bridge
+            ip address add 10.206.0.2/24 dev lan0
+            ip link set lan0 up
+        """)
+        arguments = {"name": "a", "bridge": "lan0", "subnet": "10.206.0.0/24", "gateway": "10.206.0.3"}
+        assert converge(machine, arguments)["address"] == ["10.206.0.1/24"]
+        assert converge(machine, {**arguments, "name": "b"})["address"] == ["10.206.0.4/24"]
+
+    def test_runs_at_once_give_none_twice(self, machine: Any) -> None:
+        entries = [{"name": f"c{number}", "bridge": "bare6", "subnet": SUBNETS} for number in range(6)]
+        converge(machine, {**entries[0], "name": "before"})
+        addresses = [result["address"] for result in at_once(machine, entries)]
+        assert sorted(addresses) == [[f"10.206.0.{last}/24", f"fd00:206::{last}/64"] for last in range(3, 9)]
+
+    def test_what_a_damaged_one_has_is_not_known(self, machine: Any) -> None:
+        converge(machine, {"name": "a", "bridge": "bare6", "subnet": SUBNETS})
+        kept = "/var/lib/bare-containers/containers/a/network.json"
+        machine.shell(f"echo '{{' > {kept}")
+        message = refused(machine, {"name": "b", "bridge": "bare6", "subnet": SUBNETS})
+        assert message.startswith(f"subnet: {kept} is damaged")
+        assert message.endswith("; nothing was changed.")
+
+
+def at_once(machine: Any, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of as many runs, all of them on their way before one of them begins."""
     runs = [
         subprocess.Popen(
             machine.module_command("netns_veth"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -661,11 +540,17 @@ def test_two_runs_at_once(machine: Any) -> None:
         run.stdin.close()
         run.stdin = None
     results = [json.loads(run.communicate()[0]) for run in runs]
-    assert [result.get("msg") for result in results] == [None] * 3
-    assert not converge(machine, ALL)["changed"]
+    assert [result.get("msg") for result in results] == [None] * len(entries)
+    return results
 
 
 BAD = {
+    "subnet with an address": ({**WEB, "subnet": "10.200.0.1/24"}, "subnet: .* is not accepted"),
+    "subnet of one": ({**WEB, "subnet": "10.200.0.1/32"}, "subnet: .* is not accepted"),
+    "subnets in each other": (
+        {**WEB, "subnet": ["10.200.0.0/24", "10.0.0.0/8"]},
+        "subnet: .* is not accepted",
+    ),
     "outside the subnet": ({**WEB, "gateway": "10.201.0.1"}, "gateway: '10.201.0.1' is outside the subnet"),
     "the gateway's own": (
         {**WEB, "address": "10.200.0.1/24"},
@@ -704,7 +589,12 @@ BAD = {
         "takes the same port of the host",
     ),
     "bad port": ({**WEB, "publish": ["8080:99999"]}, "with ports from 1 to 65535"),
-    "bad protocol": ({**WEB, "publish": ["8080:80/sctp"]}, "publish: .* is not accepted"),
+    "ranges that meet": (
+        {"batch": [WEB, {**DATABASE, "publish": ["8000-8099:8000-8099"]}]},
+        "takes the same port of the host",
+    ),
+    "ranges of two lengths": ({**WEB, "publish": ["8000-8099:80-81"]}, "as many ports of the host as of"),
+    "bad protocol": ({**WEB, "publish": ["8080:80/icmp"]}, "publish: .* is not accepted"),
     "port alone": ({**WEB, "publish": ["80"]}, "publish: .* is not accepted"),
     "published on ipv6 only": (
         {**DATABASE, "publish": ["[2001:db8::2]:80:80"]},
@@ -721,7 +611,14 @@ BAD = {
     "small mtu": ({**WEB, "mtu": 1000}, "mtu: 1000 is too small for IPv6"),
     "no mtu": ({**WEB, "mtu": 1}, "a number from 68 to 65535"),
     "multicast mac": ({**WEB, "mac_address": "01:00:00:00:00:01"}, "a unicast MAC address"),
+    "from whom": ({**WEB, "allow": [{"port": 80}]}, "allow: .* is not accepted"),
+    "denied what": ({**WEB, "deny": [{"from": "any", "protocol": "http"}]}, "deny: .* is not accepted"),
     "nat of nothing": ({"name": "web", "nat": True}, "nat: web has no address"),
+    "internal and published": ({**WEB, "internal": True, "nat": False}, "internal: web asks for publish too"),
+    "internal and not": (
+        {"batch": [WEB, {**DATABASE, "internal": True}]},
+        "which takes one for all",
+    ),
     "two of one name": ({"batch": [WEB, WEB]}, "name: 'web' is declared twice"),
     "bad name": ({**WEB, "name": "../web"}, "name: .* is not accepted"),
 }
@@ -877,6 +774,7 @@ def _examples() -> list[dict[str, Any]]:
 
 
 def test_examples_run(machine: Any, python: str) -> None:
+    machine.shell("ip link add eno1 type veth peer name other")
     examples = _examples()
     assert examples
     for arguments in examples:

@@ -48,6 +48,10 @@ journal calls it, which config.json has so that a change of it starts the contai
 OWN_NAME = "# Of this container, added when it was started:\n"
 """What stands between the declared lines of a container's hosts(5) and the launcher's."""
 
+NAMES = "/var/lib/bare-containers/network/names"
+"""Where there is a file for each bridge with the lines that its containers have at the end of their hosts(5)
+(network/names.py)."""
+
 ETC_LIMIT = 1 << 20
 """How many characters of a file in its /etc are looked at: a container can make it as large as it likes."""
 
@@ -246,9 +250,15 @@ def forget_run(run: str) -> None:
         remove_file(f"{run}/{name}")
 
 
+def joined_network(config: dict[str, Any]) -> str | None:
+    """The file of the network namespace that the container joins, or None where it joins none."""
+    joined = (each.get("path") for each in config["linux"]["namespaces"] if each["type"] == "network")
+    return next(joined, None)
+
+
 def own_network(name: str, config: dict[str, Any]) -> bool:
     """Whether the container joins the network namespace that is declared for it."""
-    return {"type": "network", "path": f"/run/netns/{name}"} in config["linux"]["namespaces"]
+    return joined_network(config) == f"/run/netns/{name}"
 
 
 def cgroup_of(process: int | str) -> str:

@@ -1,14 +1,17 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One container's network: its named namespace, the veth pair into it, addresses and routes.
+"""One container's network: its named namespace, the links into it, addresses and routes.
 
 All of the namespace is the container's, so what is in there and not declared is removed.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +20,11 @@ from ..converge import Failure, State, Step
 from ..kernel import namespace as kernel_namespace
 from ..shell import command
 from . import namespace, netlink
-from .declared import Network, host_link, namespace_path
+from .declared import Attachment, Network, host_link, namespace_path
+from .filter import Filter
 from .link import (
     ACCEPT_RA,
+    QDISC,
     ROUTE_LOCALNET,
     Place,
     connected_route,
@@ -29,6 +34,7 @@ from .link import (
     outer_settings,
     read_settings,
 )
+from .options import LINK_PREFIX, MODES
 from .script import TextFile, digest, script
 from .survey import Survey
 
@@ -39,7 +45,8 @@ _FALLBACK_LINKS = ("tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip
 _ABSENT: State = {
     "declared": None,
     "namespace": False,
-    "host_link": None,
+    "rules": {"table": None, "file": None},
+    "host_links": {},
     "links": {},
     "routes": [],
     "boot_script": None,
@@ -48,18 +55,22 @@ _NEW_LOOPBACK: State = {"up": False, "addresses": []}
 
 
 class ContainerNetwork:
-    """The resource of one entry; ``network`` is None for one that is to be absent."""
+    """The resource of one entry of a task."""
 
-    def __init__(self, survey: Survey, name: str, network: Network | None) -> None:
+    def __init__(self, survey: Survey, name: str) -> None:
         self.name = name
         self._survey = survey
-        self._network = network
         self._path = namespace_path(name)
-        self._host_link = host_link(name)
         self._declaration = host.Declaration(name, "network")
         self._script = TextFile(host.directory(name) / "network.sh")
+        self.filter = Filter(name, self._path)
         self._host = Place()
         self._inside = Place(name, self._path)
+
+    @property
+    def _network(self) -> Network | None:
+        """What is declared, None for one that is to be absent."""
+        return self._survey.task[self.name]
 
     def read(self) -> State:
         exists = namespace.exists(self._path)
@@ -67,7 +78,8 @@ class ContainerNetwork:
         return {
             "declared": self._read_declaration(),
             "namespace": exists,
-            "host_link": self._read_host_link(links),
+            "rules": self.filter.read(self._survey.kept.get(self.name), self._network, exists=exists),
+            "host_links": self._read_host_links(links),
             "links": links,
             "routes": routes,
             "boot_script": self._script.digest(),
@@ -80,61 +92,109 @@ class ContainerNetwork:
         except Failure:
             return "damaged"
 
+    def _host_names(self) -> list[str]:
+        """The links of the host that are this container's: as declared and as kept; where nobody can say what
+        was kept, by what they lead to."""
+        kept = self._survey.kept.get(self.name)
+        attachments = [each for network in (kept, self._network) if network for each in network.attachments]
+        names = {host_link(self.name), *(each.host_link for each in attachments if each.is_veth)}
+        number = self._survey.numbers.get(self.name)
+        if kept is None and self.name in self._survey.ours and number is not None:
+            links = self._survey.links.values()
+            ours = (link.name for link in links if link.peer_namespace == number)
+            names |= {link for link in ours if link.startswith(LINK_PREFIX)}
+        return sorted(name for name in names if name in self._survey.links)
+
     def _read_inside(self) -> tuple[dict[str, Any], list[str]]:
         """The links by name, and the main routing table; ``peer`` is our link on the host or None."""
         with netlink.session(self._path) as ip:
             links = netlink.links(ip)
             addresses = netlink.addresses(ip)
+            qdiscs = netlink.qdiscs(ip)
             routes = netlink.routes(ip, {link.index: link.name for link in links.values()})
             shown = {
-                link.name: self._show_inside(link, addresses.get(link.index, []))
-                for link in links.values()
+                link.name: self._show_inside(link, addresses.get(link.index, []), qdiscs.get(link.index))
+                for _name, link in sorted(links.items())
                 if link.up or link.name not in _FALLBACK_LINKS
             }
         return shown, routes
 
-    def _show_inside(self, link: netlink.Link, addresses: list[str]) -> dict[str, Any]:
+    def _show_inside(self, link: netlink.Link, addresses: list[str], qdisc: Any) -> dict[str, Any]:
         if link.name == "lo":
             return {"up": link.up, "addresses": addresses}
-        ours = self._survey.links.get(self._host_link)
-        is_peer = ours is not None and (ours.peer, ours.peer_namespace) == (
-            link.index,
-            self._survey.numbers.get(self.name),
-        )
         return {
-            "peer": self._host_link if is_peer else None,
+            **self._show_identity(link),
             "up": link.up,
-            "mac": link.mac,
+            **({} if link.kind == "ipvlan" else {"mac": link.mac}),
             "mtu": link.mtu,
+            QDISC: qdisc,
             "addresses": addresses,
             **read_settings(link.name, [ACCEPT_RA]),
         }
 
-    def _read_host_link(self, inside: Mapping[str, Any]) -> dict[str, Any] | None:
-        link = self._survey.links.get(self._host_link)
-        if link is None:
-            return None
+    def _show_identity(self, link: netlink.Link) -> dict[str, Any]:
+        """What can't be changed of a link: a pair's other end, or what it shares and how."""
+        if link.kind in MODES:
+            elsewhere = link.peer_namespace is not None
+            parents = (each.name for each in self._survey.links.values() if each.index == link.peer)
+            return {
+                "kind": link.kind,
+                "parent": next(parents, None) if elsewhere else None,
+                "mode": link.mode,
+            }
+        here = (link.index, self._survey.numbers.get(self.name))
+        ours = [self._survey.links[name] for name in self._host_names()]
+        return {"peer": next((each.name for each in ours if (each.peer, each.peer_namespace) == here), None)}
+
+    def _read_host_links(self, inside: Mapping[str, Any]) -> dict[str, Any]:
         names = {each.index: each.name for each in self._survey.links.values()}
+        peers = {shown["peer"]: name for name, shown in inside.items() if shown.get("peer")}
+        return {name: self._show_host_link(name, names, peers) for name in self._host_names()}
+
+    def _show_host_link(
+        self, name: str, names: Mapping[int, str], peers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        link = self._survey.links[name]
         return {
-            "peer": next((name for name, shown in inside.items() if shown.get("peer")), None),
+            "peer": peers.get(name),
             "up": link.up,
             "mac": link.mac,
             "mtu": link.mtu,
             "master": None if link.master is None else names[link.master],
             "hairpin": link.hairpin,
+            QDISC: self._survey.qdiscs.get(link.index),
             "addresses": self._survey.addresses.get(link.index, []),
-            **read_settings(link.name, [ACCEPT_RA, ROUTE_LOCALNET]),
+            **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
         }
 
     def expect(self, actual: State) -> State:
-        if self._network is None:
+        network = self._network
+        if network is None:
             return actual if actual["declared"] is None else _ABSENT
-        kernel = self._expected_in_kernel(self._network)
+        self._refuse_parents(network)
+        kernel = self._expected_in_kernel(network)
         return {
-            "declared": self._network.declaration(),
+            "declared": network.declaration(),
             **kernel,
-            "boot_script": digest(self._rebuilding(self._network, kernel)),
+            "boot_script": digest(self._rebuilding(network, kernel)),
         }
+
+    def _refuse_parents(self, network: Network) -> None:
+        """Raises Failure where a link that this container is to share is not there, or not to be had."""
+        for attachment in (each for each in network.attachments if not each.is_veth):
+            parent = self._survey.links.get(attachment.parent or "")
+            wrong = None
+            if parent is None:
+                wrong = "is no link of this host; it takes one that is there"
+            elif parent.master is not None:
+                wrong = "is a port of another link; it takes that one, or one that is free"
+            elif parent.mtu < attachment.mtu:
+                wrong = f"has an MTU of {parent.mtu}, which mtu takes at most, not {attachment.mtu}"
+            if wrong:
+                raise Failure(
+                    f"parent: {attachment.parent!r} of {attachment.owner} {wrong}; the network of the "
+                    "container was left as it was."
+                )
 
     def _rebuilding(self, network: Network, expected: State) -> list[str]:
         """The lines of the script for the boot; a namespace that is there is left alone."""
@@ -142,42 +202,54 @@ class ContainerNetwork:
         return script([f"[ ! -e {self._path} ] || exit 0", *building])
 
     def _expected_in_kernel(self, network: Network) -> dict[str, Any]:
-        alone = network.bridge is None
+        attachments = network.attachments
+        routes = [
+            route for each in attachments for route in (*_connected_routes(each), *_further_routes(each))
+        ]
         return {
             "namespace": True,
-            "host_link": {
-                "peer": network.interface,
-                "up": True,
-                "mac": network.host_mac,
-                "mtu": network.mtu,
-                "master": network.bridge,
-                # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
-                "hairpin": not alone and bool(network.publish),
-                "addresses": sorted(network.gateway_interfaces) if alone else [],
-                **outer_settings(localnet=alone and self._survey.reaches_localhost(network.host_link)),
+            "rules": self.filter.expect(network),
+            "host_links": {
+                each.host_link: self._expected_host_link(network, each)
+                for each in sorted(attachments, key=lambda each: each.host_link)
+                if each.is_veth
             },
-            "links": {
-                "lo": {"up": True, "addresses": []},
-                network.interface: {
-                    "peer": network.host_link,
-                    "up": True,
-                    "mac": network.mac_address,
-                    "mtu": network.mtu,
-                    "addresses": sorted(network.address),
-                    **inner_settings(),
-                },
-            },
-            "routes": sorted({*_default_routes(network), *map(_shown, _connected_routes(network))}),
+            "links": dict(
+                sorted(
+                    {
+                        "lo": {"up": True, "addresses": []},
+                        **{each.interface: _expected_inside(each) for each in attachments},
+                    }.items()
+                )
+            ),
+            "routes": sorted(set(map(_shown, routes))),
+        }
+
+    def _expected_host_link(self, network: Network, attachment: Attachment) -> dict[str, Any]:
+        alone = attachment.bridge is None
+        return {
+            "peer": attachment.interface,
+            "up": True,
+            "mac": attachment.host_mac,
+            "mtu": attachment.mtu,
+            "master": attachment.bridge,
+            # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
+            "hairpin": not alone and bool(network.publish),
+            QDISC: _qdisc(attachment, "ingress"),
+            "addresses": sorted(attachment.gateway_interfaces) if alone else [],
+            **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
         }
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         if actual == expected:
             return []
-        if self._network is None:
+        network = self._network
+        if network is None:
             return self._removal(actual)
-        steps = self._kernel_steps(self._network, actual, expected)
+        steps = self.filter.file_steps(network, actual["rules"], expected["rules"])
+        steps += self._kernel_steps(network, actual, expected)
         if actual["boot_script"] != expected["boot_script"]:
-            steps.append(self._script.write_step("boot_script", self._rebuilding(self._network, expected)))
+            steps.append(self._script.write_step("boot_script", self._rebuilding(network, expected)))
         if actual["declared"] != expected["declared"]:
             # First for what is new, so that a half-made network is known as ours; else when it has become
             # true.
@@ -186,137 +258,245 @@ class ContainerNetwork:
         return steps
 
     def _removal(self, actual: State) -> list[Step]:
-        """The link goes first: a process that is still in the namespace would keep it."""
-        steps = []
-        if actual["host_link"] is not None:
-            steps.append(self._host.delete_link("host_link", self._host_link))
+        """The links go first: a process that is still in the namespace would keep it."""
+        steps = [self._host.delete_link(f"host_links.{name}", name) for name in actual["host_links"]]
         if actual["namespace"]:
             delete = command(["ip", "netns", "delete", self.name])
             steps.append(Step("namespace", (delete,), lambda: namespace.remove(self._path)))
+        steps += self.filter.file_steps(None, actual["rules"], _ABSENT["rules"])
         if actual["boot_script"] is not None:
             steps.append(self._script.remove_step("boot_script"))
         return [*steps, self._declaration.remove_step()]
 
     def _kernel_steps(self, network: Network, actual: State, expected: State) -> list[Step]:
-        """What is wrong goes; then the namespace, the pair into it, each link's settings, and the routes."""
-        steps, host_link, links = self._clear(network, actual, expected)
+        """What is wrong goes; then the namespace and its rules, the links into it with their settings, and
+        the routes."""
+        steps, host_links, links = self._clear(actual, expected)
         if not actual["namespace"]:
             add = command(["ip", "netns", "add", self.name])
             steps.append(Step("namespace", (add,), lambda: namespace.make(self._path)))
-        if host_link is None:
-            steps.append(self._add_pair(network))
-            new = {"mtu": network.mtu, "addresses": []}
-            host_link = {**new, "mac": network.host_mac, "master": None, "hairpin": False, **new_settings()}
-            links[network.interface] = {**new, "mac": network.mac_address}
+        steps += self.filter.table_steps(actual["rules"], expected["rules"])
         steps += link_steps(
-            self._host,
-            "host_link",
-            self._host_link,
-            host_link,
-            expected["host_link"],
-            self._survey.require_firewall,
+            self._inside, "links.lo", "lo", links.get("lo", _NEW_LOOPBACK), expected["links"]["lo"]
         )
-        for name, wanted in expected["links"].items():
-            steps += link_steps(self._inside, f"links.{name}", name, links.get(name, _NEW_LOOPBACK), wanted)
-        return steps + self._route_steps(network, actual["routes"], links[network.interface], steps)
+        for attachment in network.attachments:
+            steps += self._attachment_steps(attachment, host_links, links, expected)
+        for attachment in network.attachments:
+            steps += self._route_steps(attachment, actual["routes"], links.get(attachment.interface), steps)
+        return steps
 
-    def _clear(
-        self, network: Network, actual: State, expected: State
-    ) -> tuple[list[Step], State | None, dict[str, Any]]:
-        """Removes undeclared routes and links, and a pair that does not hold together; returns also what is
-        left:
-        our link on the host, and the links inside."""
-        host_link = actual["host_link"]
-        paired = host_link is not None and host_link["peer"] == network.interface
+    def _attachment_steps(
+        self,
+        attachment: Attachment,
+        host_links: Mapping[str, Any],
+        links: Mapping[str, Any],
+        expected: State,
+    ) -> list[Step]:
+        name, interface = attachment.host_link, attachment.interface
+        wanted_inside = expected["links"][interface]
+        steps = []
+        host_link, link = host_links.get(name), links.get(interface)
+        if not attachment.is_veth:
+            if link is None:
+                steps.append(self._add_shared(attachment))
+                link = {"mac": attachment.mac_address, "mtu": attachment.mtu, "addresses": []}
+            return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
+        if host_link is None or link is None:
+            steps.append(self._add_pair(attachment))
+            new = {"mtu": attachment.mtu, "addresses": []}
+            host_link = {
+                **new,
+                "mac": attachment.host_mac,
+                "master": None,
+                "hairpin": False,
+                **new_settings(),
+            }
+            link = {**new, "mac": attachment.mac_address}
+        guard = self._survey.require_firewall
+        wanted = expected["host_links"][name]
+        steps += link_steps(self._host, f"host_links.{name}", name, host_link, wanted, guard)
+        return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
+
+    def _clear(self, actual: State, expected: State) -> tuple[list[Step], dict[str, Any], dict[str, Any]]:
+        """Removes undeclared routes and links, pairs that do not hold together, and what is shared otherwise
+        than declared; returns also what is left: our links on the host, and those inside."""
         steps = [
             self._inside.delete_route("routes", route)
             for route in actual["routes"]
             if route not in expected["routes"]
         ]
-        if host_link is not None and not paired:
-            steps.append(self._host.delete_link("host_link", self._host_link))
-        kept = {"lo", network.interface} if paired else {"lo"}
-        for name, link in actual["links"].items():
-            # Our own pair's end inside has gone with the other one.
-            if name not in kept and link.get("peer") is None:
-                steps.append(self._inside.delete_link(f"links.{name}", name))
-        left = {name: link for name, link in actual["links"].items() if name in kept}
-        return steps, host_link if paired else None, left
+        paired = {
+            name: link
+            for name, link in actual["host_links"].items()
+            if link["peer"] is not None and link["peer"] == expected["host_links"].get(name, {}).get("peer")
+        }
+        steps += [
+            self._host.delete_link(f"host_links.{name}", name)
+            for name in actual["host_links"]
+            if name not in paired
+        ]
+        shared = {
+            name
+            for name, link in actual["links"].items()
+            if "kind" in link and _identity(link) == _identity(expected["links"].get(name, {}))
+        }
+        kept = {"lo", *shared, *(link["peer"] for link in paired.values())}
+        # Of a pair of ours, the end inside has gone with the other one.
+        steps += [
+            self._inside.delete_link(f"links.{name}", name)
+            for name, link in actual["links"].items()
+            if name not in kept and link.get("peer") is None
+        ]
+        return steps, paired, {name: link for name, link in actual["links"].items() if name in kept}
 
-    def _add_pair(self, network: Network) -> Step:
+    def _add_pair(self, attachment: Attachment) -> Step:
         """Both ends at once, the inner one in the namespace from the start (veth(4))."""
-        words = ["link", "add", network.host_link, "address", network.host_mac, "mtu", str(network.mtu)]
-        words += ["type", "veth", "peer", "name", network.interface, "address", network.mac_address]
-        words += ["mtu", str(network.mtu), "netns", self.name]
+        words = ["link", "add", attachment.host_link, "address", attachment.host_mac]
+        words += ["mtu", str(attachment.mtu), "type", "veth", "peer", "name", attachment.interface]
+        words += ["address", str(attachment.mac_address), "mtu", str(attachment.mtu), "netns", self.name]
 
         def request(ip: Any) -> None:
             descriptor = kernel_namespace.open_file(self._path)
-            inside = {"ifname": network.interface, "address": network.mac_address, "mtu": network.mtu}
+            inside = {
+                "ifname": attachment.interface,
+                "address": attachment.mac_address,
+                "mtu": attachment.mtu,
+            }
             try:
                 ip.link(
                     "add",
-                    ifname=network.host_link,
+                    ifname=attachment.host_link,
                     kind="veth",
-                    address=network.host_mac,
-                    mtu=network.mtu,
+                    address=attachment.host_mac,
+                    mtu=attachment.mtu,
                     peer={**inside, "net_ns_fd": descriptor},
                 )
             finally:
                 os.close(descriptor)
 
-        return self._host.request("host_link", words, request)
+        return self._host.request(f"host_links.{attachment.host_link}", words, request)
+
+    def _add_shared(self, attachment: Attachment) -> Step:
+        """A link of its own over one of the host's, in the namespace from the start (ip-link(8))."""
+        kind, mode, parent = attachment.kind, str(attachment.mode), str(attachment.parent)
+        mac = attachment.mac_address
+        words = ["link", "add", "link", parent, "name", attachment.interface]
+        words += ["address", mac] if mac else []
+        words += ["mtu", str(attachment.mtu), "netns", self.name, "type", kind, "mode", mode]
+
+        def request(ip: Any) -> None:
+            descriptor = kernel_namespace.open_file(self._path)
+            try:
+                ip.link(
+                    "add",
+                    ifname=attachment.interface,
+                    kind=kind,
+                    link=socket.if_nametoindex(parent),
+                    mtu=attachment.mtu,
+                    net_ns_fd=descriptor,
+                    **({"address": mac} if mac else {}),
+                    **netlink.mode_argument(kind, mode),
+                )
+            except Exception as error:
+                if getattr(error, "code", None) == errno.EOPNOTSUPP:
+                    raise Failure(
+                        f"kind: {kind!r} of {attachment.owner} is no kind of link that the kernel of this "
+                        "host has; it takes another; the link was not made."
+                    ) from None
+                raise
+            finally:
+                os.close(descriptor)
+
+        return self._host.request(f"links.{attachment.interface}", words, request)
 
     def _route_steps(
-        self, network: Network, now: Sequence[str], interface: State, before: Sequence[Step]
+        self, attachment: Attachment, now: Sequence[str], link: State | None, before: Sequence[Step]
     ) -> list[Step]:
         """The kernel sets a connected route with its address or with the link going up, so only one that has
         been
-        taken away is set by us; default routes go with the last address, so after a change of the link they
-        are set
-        again."""
-        routes = []
-        for route in _connected_routes(network):
-            standing = interface.get("up") and any(
-                connected_route(network.interface, address) == route for address in interface["addresses"]
-            )
-            if standing and _shown(route) not in now:
+        taken away is set by us; the others go with the last address, so after a change of the link they are
+        set again."""
+        interface, routes = attachment.interface, []
+        standing = link["addresses"] if link is not None and link.get("up") else []
+        for route in _connected_routes(attachment):
+            stands = any(connected_route(interface, address) == route for address in standing)
+            if stands and _shown(route) not in now:
                 routes.append(route)
-        touched = any(step.changes.startswith(f"links.{network.interface}") for step in before)
-        routes += [route for route in _default_routes(network) if touched or route not in now]
+        touched = any(step.changes.startswith(f"links.{interface}.") for step in before)
+        routes += [route for route in _further_routes(attachment) if touched or _shown(route) not in now]
         return [self._inside.replace_route("routes", route) for route in routes]
 
     def facts(self, actual: State) -> Mapping[str, Any]:
         network = self._network
         if network is None:
             return {}
-        return {
-            "netns": self._path,
-            "interface": network.interface,
-            "host_interface": network.host_link,
-            "mac_address": network.mac_address,
-            "address": list(network.address),
-            "gateway": list(network.gateway),
-            "bridge": network.bridge,
-        }
+        first, *further = map(_facts, network.attachments)
+        return {"netns": self._path, **first, "interfaces": [first, *further]}
 
 
-def _default_routes(network: Network) -> list[str]:
-    return [
-        f"{netlink.DEFAULT6 if ':' in gateway else 'default'} via {gateway} dev {network.interface}"
-        for gateway in network.gateway
+def _facts(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "interface": attachment.interface,
+        "host_interface": attachment.host_link if attachment.is_veth else None,
+        "parent": attachment.parent,
+        "mac_address": attachment.mac_address,
+        "address": list(attachment.address),
+        "gateway": [] if attachment.internal else list(attachment.gateway),
+        "bridge": attachment.bridge,
+    }
+
+
+def _expected_inside(attachment: Attachment) -> dict[str, Any]:
+    identity = {"kind": attachment.kind, "parent": attachment.parent, "mode": attachment.mode}
+    return {
+        **({"peer": attachment.host_link} if attachment.is_veth else identity),
+        "up": True,
+        **({"mac": attachment.mac_address} if attachment.mac_address else {}),
+        "mtu": attachment.mtu,
+        QDISC: _qdisc(attachment, "egress"),
+        "addresses": sorted(attachment.address),
+        **inner_settings(),
+    }
+
+
+def _qdisc(attachment: Attachment, direction: str) -> dict[str, int] | None:
+    """What goes into the container is sent by the link's end on the host, what comes out by that inside."""
+    bits = attachment.bandwidth.get(direction)
+    return None if bits is None else netlink.token_bucket(int(bits))
+
+
+def _identity(link: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(link.get(key) for key in ("kind", "parent", "mode"))
+
+
+def _further_routes(attachment: Attachment) -> list[str]:
+    """The default routes and those declared, in full."""
+    default = [
+        f"{netlink.DEFAULT6 if ':' in router else 'default'} via {router} dev {attachment.interface}"
+        for router in attachment.default_routers
     ]
+    return default + [_static_route(attachment.interface, route) for route in attachment.routes]
 
 
-def _connected_routes(network: Network) -> list[str]:
+def _static_route(interface: str, route: Mapping[str, Any]) -> str:
+    words = ["default" if route["to"] == "0.0.0.0/0" else route["to"]]
+    words += ["via", route["via"]] if "via" in route else []
+    words += ["dev", interface]
+    words += ["metric", str(route["metric"])] if "metric" in route else []
+    on_link = "via" not in route and ":" not in route["to"]
+    return " ".join([*words, *(["scope", "link"] if on_link else [])])
+
+
+def _connected_routes(attachment: Attachment) -> list[str]:
     """In full, one for each subnet: of the first address in it."""
     first: dict[str, str] = {}
-    for address in network.address:
-        route = connected_route(network.interface, address)
+    for address in attachment.address:
+        route = connected_route(attachment.interface, address)
         if route is not None:
             first.setdefault(_shown(route), route)
     return list(first.values())
 
 
 def _shown(route: str) -> str:
-    """A connected route as netlink.routes() has it."""
-    return route.partition(" proto ")[0]
+    """A route as netlink.routes() has it."""
+    return re.split(" (?:proto|scope) ", route)[0]

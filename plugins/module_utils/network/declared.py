@@ -8,78 +8,89 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..converge import Failure
-from ..options import Option
-from .options import LINK_PREFIX, OPTIONS, split_published
+from ..options import Option, Options
+from .options import LINK_PREFIX, MODES, OPTIONS, VETH, Published, split_published
 
 NETNS = "/run/netns"
 """Where ip-netns(8) has its names."""
 
 
 @dataclass(frozen=True)
-class Network:
-    """One container's network. ``address`` is ``ADDRESS/LENGTH`` each, ``gateway`` at most one of each
-    family,
-    ``publish`` in the options' normal form."""
+class Attachment:
+    """One link of a container, and what it leads to. ``address`` is ``ADDRESS/LENGTH`` each, with what was
+    allocated from ``subnet``; ``gateway`` at most one of each family, ``routes`` and ``bandwidth`` in the
+    options' normal form. ``parent`` and ``mode`` are None of a veth, ``mac_address`` of an ipvlan, which has
+    its parent's. ``label`` is what its names and addresses are derived from, ``owner`` how it is called
+    before people."""
 
-    name: str
+    label: str
+    owner: str
     interface: str
+    kind: str
+    parent: str | None
+    mode: str | None
     address: tuple[str, ...]
+    subnet: tuple[str, ...]
     gateway: tuple[str, ...]
+    default_route: bool
+    routes: tuple[Mapping[str, Any], ...]
     bridge: str | None
     mtu: int
-    mac_address: str
-    nat: bool
-    publish: tuple[str, ...]
+    mac_address: str | None
+    bandwidth: Mapping[str, str]
+    isolate: bool
+    internal: bool
 
     @classmethod
-    def resolve(cls, name: str, entry: Mapping[str, Any]) -> Network:
-        """The network of an entry in normal form. Raises Failure for what can't be."""
-        network = cls(
-            name=name,
+    def resolve(cls, label: str, owner: str, entry: Mapping[str, Any]) -> Attachment:
+        """The link of an entry in normal form. Raises Failure for what can't be."""
+        attachment = cls(
+            label=label,
+            owner=owner,
             interface=entry["interface"],
+            kind=entry["kind"],
+            parent=entry.get("parent"),
+            mode=entry.get("mode", next(iter(MODES.get(entry["kind"], ())), None)),
             address=tuple(entry["address"]),
+            subnet=tuple(entry["subnet"]),
             gateway=tuple(entry["gateway"] or _first_hosts(entry["address"])),
+            default_route=entry["default_route"],
+            routes=tuple(entry["routes"]),
             bridge=entry.get("bridge"),
             mtu=entry["mtu"],
-            mac_address=entry.get("mac_address") or stable_mac(name),
-            nat=entry["nat"],
-            publish=tuple(entry["publish"]),
+            mac_address=entry.get("mac_address")
+            or (None if entry["kind"] == "ipvlan" else stable_mac(label)),
+            bandwidth=entry.get("bandwidth", {}),
+            isolate=entry["isolate"],
+            internal=entry["internal"],
         )
-        _check(network)
-        return network
-
-    @classmethod
-    def read_kept(cls, name: str, kept: Mapping[str, Any]) -> Network:
-        """The network of a kept declaration, in which people may have put anything. Raises Failure."""
-        try:
-            if all(_has_type(option, kept.get(option.name)) for option in OPTIONS.options):
-                return cls.resolve(name, OPTIONS.normalise(kept))
-        except (KeyError, ValueError):
-            pass
-        raise Failure(
-            f"The network that is kept of {name} is no declaration of this collection; declare it again, or "
-            "have it absent."
-        )
+        _check_attachment(attachment)
+        return attachment
 
     def declaration(self) -> dict[str, Any]:
-        """What is kept on the host: plain data, without the name."""
-        kept = dict(sorted(asdict(self).items()))
-        del kept["name"]
-        return {option: list(value) if isinstance(value, tuple) else value for option, value in kept.items()}
+        """Its part of what is kept on the host: plain data, by the options' names."""
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        del values["label"], values["owner"]
+        return dict(sorted(values.items()))
+
+    @property
+    def is_veth(self) -> bool:
+        """Whether the link has an end on the host, which forwards for it and filters what passes."""
+        return self.kind == VETH
 
     @property
     def host_link(self) -> str:
         """The name of the link's end on the host."""
-        return host_link(self.name)
+        return host_link(self.label)
 
     @property
     def host_mac(self) -> str:
         """The MAC address of the link's end on the host."""
-        return stable_mac(f"{self.name} on the host")
+        return stable_mac(f"{self.label} on the host")
 
     @property
     def uplink(self) -> str:
@@ -93,7 +104,7 @@ class Network:
 
     @property
     def main_addresses(self) -> list[Any]:
-        """The first address of each family, IPv4 first: what ports are forwarded to."""
+        """The first address of each family, IPv4 first."""
         found: dict[int, Any] = {}
         for interface in self.interfaces:
             found.setdefault(interface.version, interface)
@@ -103,6 +114,11 @@ class Network:
     def subnets(self) -> list[Any]:
         """The networks that the addresses are in, once each."""
         return list(dict.fromkeys(interface.network for interface in self.interfaces))
+
+    @property
+    def default_routers(self) -> tuple[str, ...]:
+        """The gateways that default routes lead to: none of an internal network, which has no way out."""
+        return self.gateway if self.default_route and not self.internal else ()
 
     @property
     def gateway_interfaces(self) -> list[str]:
@@ -115,22 +131,106 @@ class Network:
         ]
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Network:
+    """One container's network: its links, of which it has at least one, and ``publish`` in the options'
+    normal form."""
+
+    name: str
+    attachments: tuple[Attachment, ...]
+    nat: bool
+    publish: tuple[str, ...]
+    allow: tuple[Mapping[str, str], ...]
+    deny: tuple[Mapping[str, str], ...]
+
+    @classmethod
+    def resolve(cls, name: str, entry: Mapping[str, Any]) -> Network:
+        """The network of an entry in normal form. Raises Failure for what can't be."""
+        further = [
+            Attachment.resolve(f"{name}-{each['interface']}", f"{each['interface']} of {name}", each)
+            for each in entry["interfaces"]
+        ]
+        network = cls(
+            name=name,
+            attachments=(Attachment.resolve(name, name, entry), *further),
+            nat=entry["nat"],
+            publish=tuple(entry["publish"]),
+            allow=tuple(entry["allow"]),
+            deny=tuple(entry["deny"]),
+        )
+        _check(network)
+        return network
+
+    @classmethod
+    def read_kept(cls, name: str, kept: Mapping[str, Any]) -> Network:
+        """The network of a kept declaration, in which people may have put anything. Raises Failure."""
+        try:
+            if _have_types(OPTIONS, kept):
+                return cls.resolve(name, OPTIONS.normalise(kept))
+        except (KeyError, ValueError):
+            pass
+        raise Failure(
+            f"The network that is kept of {name} is no declaration of this collection; declare it again, or "
+            "have it absent."
+        )
+
+    def declaration(self) -> dict[str, Any]:
+        """What is kept on the host: plain data, without the name."""
+        first, *further = [attachment.declaration() for attachment in self.attachments]
+        own = {option: _plain(getattr(self, option)) for option in ("nat", "publish", "allow", "deny")}
+        return dict(sorted({**first, **own, "interfaces": further}.items()))
+
+    @property
+    def interfaces(self) -> list[Any]:
+        """The addresses of all its links, as ipaddress.ip_interface() has them."""
+        return [interface for attachment in self.attachments for interface in attachment.interfaces]
+
+    @property
+    def outward(self) -> list[Attachment]:
+        """The links that the host forwards for, to others than its neighbours."""
+        return [
+            attachment for attachment in self.attachments if attachment.is_veth and not attachment.internal
+        ]
+
+    @property
+    def main_addresses(self) -> list[tuple[Attachment, Any]]:
+        """The first address of each family, IPv4 first, and the link that has it: where ports are forwarded
+        to."""
+        found: dict[int, tuple[Attachment, Any]] = {}
+        for attachment in self.outward:
+            for interface in attachment.main_addresses:
+                found.setdefault(interface.version, (attachment, interface))
+        return [found[version] for version in sorted(found)]
+
+
 def namespace_path(name: str) -> str:
     """The path of a container's named network namespace."""
     return f"{NETNS}/{name}"
 
 
-_TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "list": list}
+_TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}
 
 
-def _has_type(option: Option, value: Any) -> bool:
-    """Whether JSON has the type of an option, or nothing, for it."""
-    if value is None:
-        return True
-    of_strings = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+def _have_types(options: Options, kept: Mapping[str, Any]) -> bool:
+    """Whether JSON has the type of each of these options, or nothing, for it."""
+    return all(
+        kept.get(option.name) is None or _has_type(option, option.type, kept[option.name])
+        for option in options.options
+    )
+
+
+def _has_type(option: Option, kind: str, value: Any) -> bool:
     # For Python, true is a number too.
-    of_type = isinstance(value, _TYPES[option.type]) and isinstance(value, bool) == (option.type == "bool")
-    return of_type and of_strings
+    fits = isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
+    if not fits:
+        return False
+    if kind == "list":
+        return all(_has_type(option, option.elements or "str", item) for item in value)
+    return kind != "dict" or option.options is None or _have_types(option.options, value)
 
 
 def host_link(name: str) -> str:
@@ -156,40 +256,113 @@ def _digest(text: str) -> bytes:
 
 
 def _first_hosts(addresses: Sequence[str]) -> list[str]:
-    """The first host address of the first subnet of each family that has room for two; of just two (RFC 3021)
-    the lower."""
+    """The first host address of the first subnet of each family that has room for two."""
     first: dict[int, str] = {}
     for subnet in (ipaddress.ip_interface(address).network for address in addresses):
-        length = subnet.max_prefixlen - subnet.prefixlen
-        if length:
-            first.setdefault(subnet.version, str(subnet.network_address + (1 if length > 1 else 0)))
+        if subnet.prefixlen < subnet.max_prefixlen:
+            first.setdefault(subnet.version, first_host(subnet))
     return [first[version] for version in sorted(first)]
+
+
+def first_host(subnet: Any) -> str:
+    """The first address of a subnet that a host can have; of just two (RFC 3021) the lower."""
+    return str(subnet.network_address + (1 if subnet.max_prefixlen - subnet.prefixlen > 1 else 0))
+
+
+def _check_attachment(attachment: Attachment) -> None:
+    """Raises Failure where the options of a link contradict each other."""
+    owner = attachment.owner
+    _check_kind(attachment)
+    for gateway in map(ipaddress.ip_address, attachment.gateway):
+        if any(gateway == interface.ip for interface in attachment.interfaces):
+            raise Failure(
+                f"address: {gateway} is declared for {owner} and is its gateway's, the host's own; it takes "
+                "another address, or another gateway; nothing was changed."
+            )
+        if not any(gateway in subnet for subnet in attachment.subnets):
+            raise Failure(
+                f"gateway: {str(gateway)!r} is outside the subnet of {owner}'s address "
+                f"({', '.join(attachment.address) or 'none'}); it takes an address inside; nothing was "
+                "changed."
+            )
+    if attachment.mtu < 1280 and any(interface.version == 6 for interface in attachment.interfaces):
+        raise Failure(
+            f"mtu: {attachment.mtu} is too small for IPv6, it takes 1280 or more; nothing was changed."
+        )
+    for route in attachment.routes:
+        _check_route(attachment, route)
+
+
+def _check_kind(attachment: Attachment) -> None:
+    """Raises Failure for what a link of its kind does not have, or lacks."""
+    kind, owner = attachment.kind, attachment.owner
+    foreign = {VETH: ("parent", "mode"), "ipvlan": ("bridge", "internal", "mac_address")}
+    for option in foreign.get(kind, ("bridge", "internal")):
+        if getattr(attachment, option) not in (None, False):
+            raise Failure(
+                f"{option}: {getattr(attachment, option)!r} is declared for {owner}, whose link is of kind "
+                f"{kind} and has none; it takes another kind; nothing was changed."
+            )
+    if attachment.is_veth:
+        return
+    if "ingress" in attachment.bandwidth:
+        raise Failure(
+            f"bandwidth: ingress is declared for {owner}, whose link is of kind {kind} and has no end on the "
+            "host that could limit it; it takes egress alone; nothing was changed."
+        )
+    if attachment.parent is None:
+        raise Failure(
+            f"parent: {owner} has none, and its link of kind {kind} takes a link of the host; nothing was "
+            "changed."
+        )
+    if attachment.mode not in MODES[kind]:
+        raise Failure(
+            f"mode: {attachment.mode!r} of {owner} is none of {kind}, which takes {', '.join(MODES[kind])}; "
+            "nothing was changed."
+        )
+
+
+def _check_route(attachment: Attachment, route: Mapping[str, Any]) -> None:
+    """Raises Failure for a route that the kernel would not take, or would take for one of the address."""
+    to, subnets = route["to"], attachment.subnets
+    shown, owner = f"routes: the one of {attachment.owner} to {to}", attachment.owner
+    if "metric" not in route and to in map(str, subnets):
+        raise Failure(f"{shown} is the one of its own address; it takes a metric too; nothing was changed.")
+    if "via" in route:
+        via = ipaddress.ip_address(route["via"])
+        if not (via.is_link_local and via.version == 6) and not any(via in subnet for subnet in subnets):
+            raise Failure(
+                f"{shown} is via {via}, which is in no subnet of {owner}'s address "
+                f"({', '.join(attachment.address) or 'none'}); it takes a router in there; nothing was "
+                "changed."
+            )
+        if via in (interface.ip for interface in attachment.interfaces):
+            raise Failure(f"{shown} is via its own address; it takes a router's; nothing was changed.")
 
 
 def _check(network: Network) -> None:
     """Raises Failure where the options contradict each other."""
-    for gateway in map(ipaddress.ip_address, network.gateway):
-        if any(gateway == interface.ip for interface in network.interfaces):
-            raise Failure(
-                f"address: {gateway} is declared for {network.name} and is its gateway's, the host's own; "
-                f"it takes "
-                "another address, or another gateway; nothing was changed."
-            )
-        if not any(gateway in subnet for subnet in network.subnets):
-            raise Failure(
-                f"gateway: {str(gateway)!r} is outside the subnet of {network.name}'s address "
-                f"({', '.join(network.address) or 'none'}); it takes an address inside; nothing was changed."
-            )
-    versions = {interface.version for interface in network.interfaces}
-    if network.mtu < 1280 and 6 in versions:
-        raise Failure(
-            f"mtu: {network.mtu} is too small for IPv6, it takes 1280 or more; nothing was changed."
-        )
+    names = [each.interface for each in network.attachments]
+    _refuse_twice("interfaces", network, names, "each takes its own name")
+    # The kernel tells routes in one table by their destination and metric (fib_table_insert()).
+    routes = [f"a route to {to}" for each in network.attachments for to in _destinations(each)]
+    _refuse_twice("routes", network, routes, "it takes one, or another metric, or default_route: false")
+    _refuse_one_subnet_twice(network)
+    versions = {interface.version for each in network.outward for interface in each.interfaces}
     for option in ("nat", "publish"):
-        if getattr(network, option) and not versions:
+        if getattr(network, option) and not network.interfaces:
             raise Failure(f"{option}: {network.name} has no address, it takes one; nothing was changed.")
+        if getattr(network, option) and not versions:
+            internal = any(each.internal for each in network.attachments)
+            raise Failure(
+                f"internal: {network.name} asks for {option} too, which leads out of an internal network; it "
+                "takes one of the two; nothing was changed."
+                if internal
+                else f"{option}: {network.name} has no link of kind {VETH}, and for others the host does not "
+                "forward; it takes one; nothing was changed."
+            )
     for published in network.publish:
-        on = split_published(published)[0]
+        on = split_published(published).on
         if on is not None and ipaddress.ip_address(on).version not in versions:
             raise Failure(
                 f"publish: {published!r} of {network.name} is on an address of the family that the "
@@ -198,81 +371,121 @@ def _check(network: Network) -> None:
             )
 
 
-def refuse_conflicts(networks: Sequence[Network]) -> None:
-    """Raises Failure for the first two networks that can't be on one host together."""
-    _refuse_same_link(networks)
-    _refuse_same_address(networks)
-    _refuse_same_port(networks)
-    _refuse_two_gateways(networks)
-    _refuse_overlap(networks)
+def _destinations(attachment: Attachment) -> list[str]:
+    """Of the routes over a link that are not its addresses' own, each with its metric."""
+    default = ["::/0" if ":" in router else "0.0.0.0/0" for router in attachment.default_routers]
+    static = [
+        f"{route['to']} with metric {route['metric']}" if "metric" in route else route["to"]
+        for route in attachment.routes
+    ]
+    return default + static
 
 
-def _refuse_same_link(networks: Sequence[Network]) -> None:
-    taken: dict[str, str] = {}
-    for network in networks:
-        other = taken.setdefault(network.host_link, network.name)
-        if other != network.name:
+def _refuse_twice(option: str, network: Network, values: Sequence[str], accepted: str) -> None:
+    for number, value in enumerate(values):
+        if value in values[:number]:
             raise Failure(
-                f"name: {network.name!r} and {other!r} would both have {network.host_link} as their link "
-                f"on the "
-                "host; one of them takes another name; nothing was changed."
+                f"{option}: {value} is declared twice for {network.name}, {accepted}; nothing was changed."
             )
 
 
-def _refuse_same_address(networks: Sequence[Network]) -> None:
-    gateways = {gateway: network.name for network in networks for gateway in network.gateway}
+def _refuse_one_subnet_twice(network: Network) -> None:
+    """Over which of two links of one subnet a packet leaves, nobody has said."""
+    seen: list[tuple[Any, Attachment]] = []
+    for attachment in network.attachments:
+        for subnet in attachment.subnets:
+            for other, taken in seen:
+                if taken is not attachment and subnet.version == other.version and subnet.overlaps(other):
+                    raise Failure(
+                        f"address: the subnet {subnet} of {attachment.owner} overlaps with {other} of "
+                        f"{taken.owner}; each link of a container takes its own; nothing was changed."
+                    )
+            seen.append((subnet, attachment))
+
+
+def refuse_conflicts(networks: Sequence[Network]) -> None:
+    """Raises Failure for the first two networks that can't be on one host together."""
+    attachments = [attachment for network in networks for attachment in network.attachments]
+    pairs = [attachment for attachment in attachments if attachment.is_veth]
+    _refuse_same_link(pairs)
+    _refuse_same_address(attachments)
+    _refuse_same_port(networks)
+    _refuse_two_gateways(pairs)
+    _refuse_overlap(pairs)
+    _refuse_two_kinds(pairs)
+    _refuse_same_parent([attachment for attachment in attachments if not attachment.is_veth])
+
+
+def _refuse_same_link(attachments: Sequence[Attachment]) -> None:
     taken: dict[str, str] = {}
-    for network in networks:
-        for address in (str(interface.ip) for interface in network.interfaces):
-            other = taken.setdefault(address, network.name)
-            if other != network.name:
+    for attachment in attachments:
+        other = taken.setdefault(attachment.host_link, attachment.owner)
+        if other != attachment.owner:
+            raise Failure(
+                f"name: {attachment.owner!r} and {other!r} would both have {attachment.host_link} as their "
+                "link on the host; one of them takes another name; nothing was changed."
+            )
+
+
+def _refuse_same_address(attachments: Sequence[Attachment]) -> None:
+    gateways = {gateway: attachment.owner for attachment in attachments for gateway in attachment.gateway}
+    taken: dict[str, str] = {}
+    for attachment in attachments:
+        owner = attachment.owner
+        for address in (str(interface.ip) for interface in attachment.interfaces):
+            other = taken.setdefault(address, owner)
+            if other != owner:
                 raise Failure(
-                    f"address: {address} is declared for {other} and for {network.name}, each takes its own; "
+                    f"address: {address} is declared for {other} and for {owner}, each takes its own; "
                     "nothing was changed."
                 )
             if address in gateways:
                 raise Failure(
-                    f"address: {address} of {network.name} is the gateway of {gateways[address]}; it takes "
+                    f"address: {address} of {owner} is the gateway of {gateways[address]}; it takes "
                     f"another; "
                     "nothing was changed."
                 )
 
 
 def _refuse_same_port(networks: Sequence[Network]) -> None:
-    taken: dict[tuple[str, int], list[tuple[str | None, str, str]]] = {}
-    for network in networks:
-        for published in network.publish:
-            on, port, _inside, protocol = split_published(published)
-            others = taken.setdefault((protocol, port), [])
-            for other_on, other, other_published in others:
-                if on == other_on or None in (on, other_on):
-                    raise Failure(
-                        f"publish: {published!r} of {network.name} takes the same port of the host as "
-                        f"{other_published!r} of {other}, each takes its own; nothing was changed."
-                    )
-            others.append((on, network.name, published))
+    """In the order of ports, so that each is compared only with those that reach as far as it begins."""
+    wanted = sorted(
+        ((split_published(text), network.name, text) for network in networks for text in network.publish),
+        key=lambda each: each[0].port,
+    )
+    reaching: dict[str, list[tuple[Published, str, str]]] = {}
+    for ports, name, text in wanted:
+        before = reaching.get(ports.protocol, [])
+        still = [other for other in before if other[0].port + other[0].number > ports.port]
+        for other_ports, other, other_text in still:
+            if ports.on == other_ports.on or None in (ports.on, other_ports.on):
+                raise Failure(
+                    f"publish: {text!r} of {name} takes the same port of the host as {other_text!r} of "
+                    f"{other}, each takes its own; nothing was changed."
+                )
+        reaching[ports.protocol] = [*still, (ports, name, text)]
 
 
-def _refuse_two_gateways(networks: Sequence[Network]) -> None:
+def _refuse_two_gateways(attachments: Sequence[Attachment]) -> None:
     """Containers of one subnet have one gateway: it is on one link of the host, for all."""
     seen: dict[Any, tuple[str, str]] = {}
-    for network in networks:
-        for gateway in network.gateway_interfaces:
-            other, taken = seen.setdefault(ipaddress.ip_interface(gateway).network, (network.name, gateway))
+    for attachment in attachments:
+        for gateway in attachment.gateway_interfaces:
+            subnet = ipaddress.ip_interface(gateway).network
+            other, taken = seen.setdefault(subnet, (attachment.owner, gateway))
             if gateway != taken:
                 raise Failure(
-                    f"gateway: {gateway} of {network.name} and {taken} of {other} are of the same subnet, "
-                    f"which takes "
-                    "one for all; nothing was changed."
+                    f"gateway: {gateway} of {attachment.owner} and {taken} of {other} are of the same "
+                    "subnet, which takes one for all; nothing was changed."
                 )
 
 
-def _refuse_overlap(networks: Sequence[Network]) -> None:
+def _refuse_overlap(attachments: Sequence[Attachment]) -> None:
     """A subnet is behind one link of the host: it could not tell otherwise where to send."""
     subnets = sorted(
-        (subnet.version, subnet, network.uplink, network.name)
-        for network in networks
-        for subnet in network.subnets
+        (subnet.version, subnet, attachment.uplink, attachment.owner)
+        for attachment in attachments
+        for subnet in attachment.subnets
     )
     around: list[tuple[int, Any, str, str]] = []
     for each in subnets:
@@ -287,3 +500,31 @@ def _refuse_overlap(networks: Sequence[Network]) -> None:
                 f"behind {other_uplink}; they take one bridge, or a subnet each; nothing was changed."
             )
         around.append(each)
+
+
+def _refuse_two_kinds(attachments: Sequence[Attachment]) -> None:
+    """What is a matter of a bridge is declared alike for all behind it."""
+    seen: dict[tuple[str, str], Attachment] = {}
+    for attachment in attachments:
+        for option in ("isolate", "internal"):
+            other = seen.setdefault((attachment.uplink, option), attachment)
+            values = [str(getattr(each, option)).lower() for each in (attachment, other)]
+            if values[0] != values[1]:
+                raise Failure(
+                    f"{option}: {values[0]} of {attachment.owner} and {values[1]} of {other.owner} are of "
+                    f"the same bridge {attachment.uplink}, which takes one for all; nothing was changed."
+                )
+
+
+def _refuse_same_parent(attachments: Sequence[Attachment]) -> None:
+    """A link is shared in one way (net/core/dev.c, netdev_rx_handler_register()), and wholly given to one."""
+    taken: dict[str | None, Attachment] = {}
+    for attachment in attachments:
+        other = taken.setdefault(attachment.parent, attachment)
+        alone = "passthru" in (attachment.mode, other.mode) and other is not attachment
+        if attachment.kind != other.kind or alone:
+            raise Failure(
+                f"parent: {attachment.parent!r} of {attachment.owner} ({attachment.kind}, {attachment.mode}) "
+                f"can't be that of {other.owner} ({other.kind}, {other.mode}) too; it takes another link, or "
+                "the same kind, not passthru; nothing was changed."
+            )

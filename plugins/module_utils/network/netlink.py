@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -27,15 +27,19 @@ _IFF_UP = 1
 _RT_TABLE_MAIN = 254
 _RTM_F_CLONED = 0x200
 _RTPROT_RA = 9
-_KERNELS_METRICS = {2: (0,), 10: (0, 256, 1024)}
-"""The metrics by address family that are given where none was asked for (net/ipv6/route.c)."""
+_TC_H_ROOT = 0xFFFFFFFF
+_PSCHED_TICK = 64e-9
+_RTPROT_KERNEL = 2
+_IP6_PRIO_ADDRCONF = 256
+_IP6_PRIO_USER = 1024
 
 
 @dataclass(frozen=True)
 class Link:
-    """A network interface. ``peer`` is the index of a veth's other end, in the namespace ``peer_namespace``
-    as our
-    side numbers it (ip-netns(8), "set"); both are None where the other end is here too, or there is none."""
+    """A network interface. ``peer`` is the index of a veth's other end, or of the link that a macvlan or
+    ipvlan shares, in the namespace ``peer_namespace`` as our side numbers it (ip-netns(8), "set"), which is
+    None where that is here too; both are None where there is none. ``mode`` is how it shares, in ip-link(8)'s
+    words."""
 
     name: str
     index: int
@@ -48,6 +52,7 @@ class Link:
     peer_namespace: int | None
     stp: bool
     hairpin: bool
+    mode: str | None
 
 
 @contextlib.contextmanager
@@ -101,7 +106,26 @@ def _link(message: Any) -> Link:
         peer_namespace=message.get_attr("IFLA_LINK_NETNSID"),
         stp=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_STP_STATE")),
         hairpin=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_MODE")),
+        mode=_mode(message),
     )
+
+
+IPVLAN_MODES = ("l2", "l3", "l3s")
+"""In the order of their numbers (linux/if_link.h, enum ipvlan_mode)."""
+
+
+def _mode(message: Any) -> str | None:
+    kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    if kind == "macvlan":
+        return str(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_MACVLAN_MODE"))
+    if kind == "ipvlan":
+        return IPVLAN_MODES[message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_IPVLAN_MODE")]
+    return None
+
+
+def mode_argument(kind: str, mode: str) -> dict[str, Any]:
+    """pyroute2's argument for the mode of a new link of this kind."""
+    return {"ipvlan_mode": IPVLAN_MODES.index(mode)} if kind == "ipvlan" else {"macvlan_mode": mode}
 
 
 def addresses(ip: Any) -> dict[int, list[str]]:
@@ -115,6 +139,39 @@ def addresses(ip: Any) -> dict[int, list[str]]:
         if not (address.startswith(("127.", "fe80:")) or address == "::1"):
             found.setdefault(message["index"], []).append(f"{address}/{message['prefixlen']}")
     return {index: sorted(each) for index, each in found.items()}
+
+
+def qdiscs(ip: Any) -> dict[int, Any]:
+    """The root queueing disciplines (tc(8)) that somebody has set, by the link's index: a tbf as
+    token_bucket() has it, others by their kind."""
+    found = {}
+    for message in ip.get_qdiscs():
+        if message["parent"] == _TC_H_ROOT and message["handle"]:
+            kind = message.get_attr("TCA_KIND")
+            found[message["index"]] = _token_bucket(message) if kind == "tbf" else kind
+    return found
+
+
+def token_bucket(bits: int) -> dict[str, int]:
+    """What limits a link to so many bits per second (tc-tbf(8)): ``rate`` in bits, ``burst`` and ``limit`` in
+    bytes.
+
+    It may send 20 ms at once, and at least the largest packet by far; what waits is sent within 50 ms.
+    """
+    burst = _rounded(max(bits // 8 // 50, 1 << 17))
+    return {"rate": bits, "burst": burst, "limit": burst + bits // 8 // 20}
+
+
+def _token_bucket(message: Any) -> dict[str, int]:
+    parameters = message.get_nested("TCA_OPTIONS", "TCA_TBF_PARMS")
+    burst = parameters["rate"] * parameters["buffer"] * _PSCHED_TICK
+    return {"rate": parameters["rate"] * 8, "burst": _rounded(burst), "limit": parameters["limit"]}
+
+
+def _rounded(number: float) -> int:
+    """To two digits: the kernel has the time that a burst takes, of which not all bytes can be told again."""
+    unit: int = 10 ** max(len(str(int(number))) - 2, 0)
+    return int(number / unit + 0.5) * unit
 
 
 def routes(ip: Any, names: dict[int, str]) -> list[str]:
@@ -145,15 +202,48 @@ def _route(message: Any, names: dict[int, str]) -> str:
     if index is not None and not nowhere:
         words += ["dev", names.get(index, str(index))]
     metric = message.get_attr("RTA_PRIORITY") or 0
-    if metric not in _KERNELS_METRICS[message["family"]]:
+    if metric != _usual_metric(message):
         words += ["metric", str(metric)]
     return " ".join(words)
+
+
+def _usual_metric(message: Any) -> int:
+    """The one that a route has where none was asked for (net/ipv6/route.c)."""
+    if message["family"] != socket.AF_INET6 or message.get_attr("RTA_PRIORITY") is None:
+        return 0
+    return _IP6_PRIO_ADDRCONF if message["proto"] == _RTPROT_KERNEL else _IP6_PRIO_USER
 
 
 def _destination(message: Any) -> str:
     if message["dst_len"]:
         return f"{message.get_attr('RTA_DST')}/{message['dst_len']}"
     return DEFAULT6 if message["family"] == socket.AF_INET6 else "default"
+
+
+_NEIGHBOUR_STATES = {
+    1: "INCOMPLETE",
+    2: "REACHABLE",
+    4: "STALE",
+    8: "DELAY",
+    16: "PROBE",
+    32: "FAILED",
+    128: "PERMANENT",
+}
+"""By number (linux/neighbour.h). What needs no address of a link's layer (NUD_NOARP) is no neighbour."""
+
+
+def neighbours(ip: Any, names: dict[int, str]) -> list[str]:
+    """The neighbours of the session's namespace in the words of ip-neighbour(8), sorted:
+    ``ADDRESS dev LINK [lladdr MAC] STATE``."""
+    shown = []
+    for message in ip.get_neighbours():
+        state = _NEIGHBOUR_STATES.get(message["state"])
+        if state is not None:
+            mac = message.get_attr("NDA_LLADDR")
+            link = names.get(message["ifindex"], str(message["ifindex"]))
+            words = [message.get_attr("NDA_DST"), "dev", link, *(["lladdr", mac] if mac else []), state]
+            shown.append(" ".join(words))
+    return sorted(shown)
 
 
 def namespace_number(ip: Any, path: str) -> int | None:
@@ -165,6 +255,14 @@ def namespace_number(ip: Any, path: str) -> int | None:
     finally:
         os.close(descriptor)
     return None if number is None or number < 0 else number
+
+
+def set_root_qdisc(ip: Any, index: int, handle: str, bucket: Mapping[str, int] | None) -> None:
+    """Has a token_bucket() limit what a link sends, or takes away what does."""
+    if bucket is None:
+        ip.tc("del", index=index, parent=_TC_H_ROOT)
+    else:
+        ip.tc("replace", "tbf", index, handle=handle, **{**bucket, "rate": bucket["rate"] // 8})
 
 
 def links_with_learned_routes(ip: Any, links: dict[str, Link]) -> list[str]:

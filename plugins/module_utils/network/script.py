@@ -36,7 +36,8 @@ class TextFile:
         line = command(["rm", "-f", self.path])
         if self._is_in_state:
             # One command with the other: it has to be done after each file, which may be the last.
-            line += " && " + command(["rmdir", "--parents", "--ignore-fail-on-non-empty", self.path.parent])
+            folders = (folder for folder in self.path.parents if host.STATE in (folder, *folder.parents))
+            line += " && " + command(["rmdir", "--ignore-fail-on-non-empty", *folders])
         return Step(changes, (line,), self._remove)
 
     def _remove(self) -> None:

@@ -16,7 +16,8 @@ from .. import host
 from ..converge import Failure
 from ..kernel import file
 from . import namespace, netlink
-from .declared import Network, bridge_mac, namespace_path, refuse_conflicts
+from .allocation import Allocation, taken
+from .declared import Attachment, Network, bridge_mac, namespace_path, refuse_conflicts
 from .link import IPV6
 
 DIRECTORY = host.STATE / "network"
@@ -35,8 +36,8 @@ _ACCEPT_RA_WITH_FORWARDING = "2"
 
 class Survey:
     """``kept`` are the networks on disk by container, ``declared`` the same overlaid with this task's;
-    ``links`` and ``addresses`` the host's as netlink has them, ``numbers`` those of the task's namespaces by
-    container,
+    ``links``, ``addresses`` and ``qdiscs`` the host's as netlink has them, ``numbers`` those of the task's
+    namespaces by container,
     ``record`` what RECORD holds. All are there after refresh(), which the engine calls before every reading.
 
     ``ours`` are the containers that have a network on disk; ``unreadable`` those of them of which nobody can
@@ -52,43 +53,65 @@ class Survey:
     declared: dict[str, Network]
     links: dict[str, netlink.Link]
     addresses: dict[int, list[str]]
+    qdiscs: dict[int, Any]
     numbers: dict[str, int | None]
     record: dict[str, Any]
     record_is_damaged: bool
 
     def __init__(self) -> None:
+        self._entries: Sequence[Mapping[str, Any]] = ()
         self.task: dict[str, Network | None] = {}
         self.links = {}
         self.numbers = {}
         self.firewall_is_loaded = False
 
     def declare(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Takes the entries of this task, in normal form. Raises Failure for one that can't be."""
-        for entry in entries:
-            present = entry["state"] == "present"
-            self.task[entry["name"]] = Network.resolve(entry["name"], entry) if present else None
+        """Takes the entries of this task, in normal form."""
+        self._entries = entries
 
     def refresh(self) -> None:
-        """Reads all anew. Raises Failure for what can't be on this host, OSError."""
+        """Reads all anew, and resolves the entries of this task. Raises Failure for what can't be on this
+        host, OSError."""
         self.ours = host.declared_names("network")
         self.kept = _read_kept(self.ours)
-        self.unreadable = [name for name in self.ours if name not in self.kept and name not in self.task]
-        overlaid: dict[str, Network | None] = {**self.kept, **self.task}
-        self.declared = {name: network for name, network in sorted(overlaid.items()) if network is not None}
-        refuse_conflicts(list(self.declared.values()))
+        # A resource of its own (container_info) has no entries, and its task already.
+        named = {*self.task, *(entry["name"] for entry in self._entries)}
+        self.unreadable = [name for name in self.ours if name not in self.kept and name not in named]
         with netlink.session() as ip:
             self.links = netlink.links(ip)
             self.addresses = netlink.addresses(ip)
-            self._read_record()
-            self.numbers = {
-                name: netlink.namespace_number(ip, path)
-                for name, path in ((name, namespace_path(name)) for name in self.task)
-                if namespace.exists(path)
-            }
-            for network in self.task.values():
-                if network is not None:
-                    self._refuse(network)
-            self._refuse_losing_routes(ip)
+            self.qdiscs = netlink.qdiscs(ip)
+            self._resolve()
+            self._check(ip)
+
+    def _resolve(self) -> None:
+        """Gives every entry its network, with addresses that are free on this host."""
+        present = [entry for entry in self._entries if entry["state"] == "present"]
+        going = {entry["name"] for entry in self._entries if entry["state"] != "present"}
+        staying = [network for name, network in self.kept.items() if name not in going]
+        own = (address.partition("/")[0] for each in self.addresses.values() for address in each)
+        allocation = Allocation([*taken(present, staying), *own], self.unreadable)
+        for entry in self._entries:
+            name = entry["name"]
+            self.task[name] = None
+            if name not in going:
+                self.task[name] = Network.resolve(name, allocation.fill(entry, self.kept.get(name)))
+
+    def _check(self, ip: Any) -> None:
+        """Reads what is left of the task's networks, and raises Failure for what can't be."""
+        overlaid: dict[str, Network | None] = {**self.kept, **self.task}
+        self.declared = {name: network for name, network in sorted(overlaid.items()) if network is not None}
+        refuse_conflicts(list(self.declared.values()))
+        self._read_record()
+        self.numbers = {
+            name: netlink.namespace_number(ip, path)
+            for name, path in ((name, namespace_path(name)) for name in self.task)
+            if namespace.exists(path)
+        }
+        for network in self.task.values():
+            if network is not None:
+                self._refuse(network)
+        self._refuse_losing_routes(ip)
 
     def _read_record(self) -> None:
         """Of a damaged one, the bridges are known by the MAC address that we give to each; the values of the
@@ -110,13 +133,21 @@ class Survey:
         """Whether we made the bridge, or are about to."""
         return bridge not in self.links or bridge in self.record["bridges"]
 
-    def is_gateway_of(self, network: Network) -> bool:
-        """Whether the host holds the container's gateway address: not on a bridge that is somebody else's."""
-        return bool(network.gateway) and (network.bridge is None or self.is_ours(network.bridge))
+    def is_ours_behind(self, attachment: Attachment) -> bool:
+        """Whether the link of the host that the container is behind is ours, not a bridge of others."""
+        return attachment.is_veth and (attachment.bridge is None or self.is_ours(attachment.bridge))
+
+    def is_gateway_of(self, attachment: Attachment) -> bool:
+        """Whether the host holds the link's gateway address: not on a bridge that is somebody else's."""
+        return bool(attachment.gateway) and self.is_ours_behind(attachment)
+
+    def attachments(self) -> list[Attachment]:
+        """All that are declared."""
+        return [attachment for network in self.declared.values() for attachment in network.attachments]
 
     def bridges(self) -> list[str]:
         """Our bridges that are declared."""
-        names = {network.bridge for network in self.declared.values() if network.bridge is not None}
+        names = {each.bridge for each in self.attachments() if each.bridge is not None}
         return sorted(name for name in names if self.is_ours(name))
 
     def routed_versions(self) -> set[int]:
@@ -125,20 +156,34 @@ class Survey:
         IPv6 only for those that ask to be reached or to reach out: forwarding changes what the host takes
         from routers.
         """
-        versions = set()
+        return {
+            version
+            for network in self.declared.values()
+            for attachment in network.outward
+            for version in self._routed(network, attachment)
+        }
+
+    def _routed(self, network: Network, attachment: Attachment) -> set[int]:
+        asks = network.nat or bool(network.publish)
+        versions = {interface.version for interface in attachment.interfaces}
+        return {version for version in versions if asks or (version == 4 and self.is_gateway_of(attachment))}
+
+    def routed_links(self) -> dict[str, set[str]]:
+        """The links of ours that the host forwards from and to, with the subnets behind each."""
+        links: dict[str, set[str]] = {}
         for network in self.declared.values():
-            asks = network.nat or bool(network.publish)
-            for interface in network.interfaces:
-                if asks or (interface.version == 4 and self.is_gateway_of(network)):
-                    versions.add(interface.version)
-        return versions
+            for attachment in network.outward:
+                if self.is_ours_behind(attachment) and self._routed(network, attachment):
+                    links.setdefault(attachment.uplink, set()).update(map(str, attachment.subnets))
+        return links
 
     def reaches_localhost(self, uplink: str) -> bool:
         """Whether ports published on the host's 127.0.0.1 lead to a container behind this link."""
         return any(
-            network.publish and self.is_gateway_of(network) and network.main_addresses[0].version == 4
+            attachment.uplink == uplink and address.version == 4 and self.is_gateway_of(attachment)
             for network in self.declared.values()
-            if network.uplink == uplink
+            if network.publish
+            for attachment, address in network.main_addresses
         )
 
     def require_firewall(self) -> None:
@@ -152,12 +197,8 @@ class Survey:
 
     def _refuse(self, network: Network) -> None:
         """Raises Failure for what this host already has or can't have."""
-        bridge = self.links.get(network.bridge or "")
-        if bridge is not None and bridge.kind != "bridge":
-            raise Failure(
-                f"bridge: {network.bridge!r} of {network.name} is a link of this host that is no bridge "
-                f"({bridge.kind or 'a device'}); it takes a bridge or a new name; nothing was changed."
-            )
+        for attachment in network.attachments:
+            self._refuse_bridge(attachment)
         if any(interface.version == 6 for interface in network.interfaces) and not IPV6.exists():
             raise Failure(
                 f"address: {network.name} has an IPv6 address and the kernel of this host has no IPv6; "
@@ -171,11 +212,25 @@ class Survey:
                 f"name: {network.name!r} is a network namespace that this collection did not make; it takes "
                 f"another name, or the namespace gone (ip netns delete {network.name}); nothing was changed."
             )
-        if network.host_link in self.links:
+        for link in (attachment.host_link for attachment in network.attachments if attachment.is_veth):
+            if link in self.links:
+                raise Failure(
+                    f"name: {network.name!r} has the link {link} on the host, which this collection "
+                    f"did not make; it takes another name, or that gone (ip link delete {link}); "
+                    "nothing was changed."
+                )
+
+    def _refuse_bridge(self, attachment: Attachment) -> None:
+        bridge = self.links.get(attachment.bridge or "")
+        if bridge is not None and bridge.kind != "bridge":
             raise Failure(
-                f"name: {network.name!r} has the link {network.host_link} on the host, which this collection "
-                f"did not make; it takes another name, or that gone (ip link delete {network.host_link}); "
-                "nothing was changed."
+                f"bridge: {attachment.bridge!r} of {attachment.owner} is a link of this host that is no "
+                f"bridge ({bridge.kind or 'a device'}); it takes a bridge or a new name; nothing was changed."
+            )
+        if attachment.internal and not self.is_ours_behind(attachment):
+            raise Failure(
+                f"internal: {attachment.owner} is behind {attachment.bridge}, a bridge that this collection "
+                "did not make and does not shut; it takes a bridge of its own; nothing was changed."
             )
 
     def _refuse_losing_routes(self, ip: Any) -> None:

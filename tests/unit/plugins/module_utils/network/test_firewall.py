@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils.network import firewall
+from ansible_collections.bare.containers.plugins.module_utils.network import firewall, nft
 from ansible_collections.bare.containers.plugins.module_utils.network.declared import Network
 from ansible_collections.bare.containers.plugins.module_utils.network.options import OPTIONS
 
@@ -18,13 +18,18 @@ DEFAULTS = {option.name: option.default for option in OPTIONS.options}
 class Survey:
     """A host where all bridges are ours but ``lan0``."""
 
-    def is_gateway_of(self, network: Network) -> bool:
+    def is_ours_behind(self, network: Network) -> bool:
         return network.bridge != "lan0"
 
+    is_gateway_of = is_ours_behind
 
-def rules(**options: Any) -> list[firewall.Rule]:
-    entry = OPTIONS.normalise({**DEFAULTS, "name": "web", **options})
-    return firewall.rules([Network.resolve("web", entry)], Survey())
+
+def network(name: str, **options: Any) -> Network:
+    return Network.resolve(name, OPTIONS.normalise({**DEFAULTS, "name": name, **options}))
+
+
+def rules(**options: Any) -> list[nft.Rule]:
+    return firewall.rules([network("web", **options)], Survey())
 
 
 def texts(chain: str, **options: Any) -> list[str]:
@@ -32,7 +37,42 @@ def texts(chain: str, **options: Any) -> list[str]:
 
 
 def test_who_asks_for_nothing_has_no_rules():
-    assert rules(bridge="bare0", address=["10.0.0.2/24"]) == []
+    assert rules(bridge="bare0", address=["10.0.0.2/24"], isolate=False) == []
+    assert rules(bridge="bare0") == []
+
+
+def test_who_is_isolated_gets_answers_and_what_comes_by_a_published_port():
+    assert texts("forward", bridge="bare0", address=["10.0.0.2/24", "fd00::2/64"]) == [
+        'ct state established,related counter accept comment "*"',
+        'ct status dnat counter accept comment "*"',
+        'oifname "bare0" iifname != "bare0" counter drop comment "bare0"',
+    ]
+
+
+def test_an_internal_network_has_no_way_out():
+    assert texts("forward", bridge="bare0", address=["10.0.0.2/24"], internal=True) == [
+        'iifname "bare0" oifname != "bare0" counter drop comment "bare0"',
+        'oifname "bare0" iifname != "bare0" counter drop comment "bare0"',
+    ]
+
+
+def test_what_is_internal_is_shut_before_anything_passes():
+    """Connections that were open when it became so end too."""
+    networks = [
+        network("web", bridge="bare0", address=["10.0.0.2/24"]),
+        network("db", bridge="bare1", address=["10.0.1.2/24"], internal=True),
+    ]
+    comments = [rule.comment for rule in firewall.rules(networks, Survey()) if rule.chain == "forward"]
+    assert comments == ["bare1", "bare1", "*", "*", "bare0"]
+
+
+def test_the_bridge_of_another_is_not_shut():
+    assert texts("forward", bridge="lan0", address=["10.0.0.2/24"], nat=True) == []
+
+
+def test_containers_of_one_bridge_need_no_more_rules_than_one():
+    networks = [network(f"c{last}", bridge="bare0", address=[f"10.0.0.{last}/24"]) for last in range(2, 99)]
+    assert firewall.rules(networks, Survey()) == firewall.rules(networks[:1], Survey())
 
 
 def test_nat_is_for_what_leaves_by_other_links():
@@ -86,8 +126,22 @@ def test_a_published_port_leads_to_the_first_address_of_its_family():
     ]
 
 
+@pytest.mark.parametrize(
+    ("published", "forwarded"),
+    [
+        ("8000-8099:8000-8099", "tcp dport 8000-8099 counter dnat ip to 10.0.0.2"),
+        ("7:9/sctp", "sctp dport 7 counter dnat ip to 10.0.0.2:9"),
+        ("7-8:9-10", "tcp dport 7-8 counter dnat ip to 10.0.0.2:tcp dport map { 7 : 9, 8 : 10 }"),
+    ],
+)
+def test_a_range_is_one_rule(published, forwarded):
+    options = {"bridge": "bare0", "address": ["10.0.0.2/24"], "publish": [published]}
+    rule = f'fib daddr type local {forwarded} comment "web"'
+    assert texts("prerouting", **options) == texts("output", **options) == [rule]
+
+
 def test_the_file_replaces_the_table_whether_there_is_one_or_not():
-    lines = firewall.render(rules(bridge="bare0", address=["10.0.0.2/24"], nat=True))
+    lines = nft.render(firewall._CHAINS, rules(bridge="bare0", address=["10.0.0.2/24"], nat=True))
     assert lines[:3] == [
         "table inet bare_containers",
         "delete table inet bare_containers",
@@ -96,7 +150,7 @@ def test_the_file_replaces_the_table_whether_there_is_one_or_not():
     assert sum(line.count("{") for line in lines) == sum(line.count("}") for line in lines)
 
 
-def listing(rules: list[firewall.Rule]) -> list[dict[str, Any]]:
+def listing(rules: list[nft.Rule]) -> list[dict[str, Any]]:
     """The objects as nft(8) lists them, numbered and counted."""
     hooks = re.compile(r"type (\w+) hook (\w+) priority (-?\d+); policy (\w+);")
     objects: list[dict[str, Any]] = [
@@ -124,8 +178,8 @@ def test_what_is_counted_is_told_by_container():
     }
     silent = {"chain": "forward", "handle": 3, "expr": [{"drop": None}]}
     listed = [*listing(known), {"rule": foreign}, {"rule": silent}]
-    counted = firewall._counted(listed, known)
-    assert sorted(counted) == ["bare0", "web"]
+    counted = nft.counters(listed, known)
+    assert sorted(counted) == ["*", "bare0", "web"]
     masquerade = 'ip saddr 10.0.0.2 oifname != "bare0" counter masquerade comment "web"'
     assert {"chain": "postrouting", "rule": masquerade, "packets": 7, "bytes": 9} in counted["web"]
     assert (counted["web"][-1]["packets"], counted["web"][-1]["bytes"]) == (1, 2)
@@ -134,14 +188,14 @@ def test_what_is_counted_is_told_by_container():
 
 def test_counters_and_handles_are_no_difference():
     declared = rules(bridge="bare0", address=["10.0.0.2/24"], nat=True, publish=["80:80"])
-    assert firewall._listed(listing(declared), declared) == firewall._expected(declared)
+    assert nft.listed_table(listing(declared), declared) == nft.table(firewall._CHAINS, declared)
 
 
 def test_a_list_of_one_is_no_difference():
     declared = rules(bridge="bare0", address=["10.0.0.2/24"], publish=["80:80"])
     objects = json.loads(json.dumps(listing(declared)).replace('["daddr"]', '"daddr"'))
     assert objects != listing(declared)
-    assert firewall._listed(objects, declared) == firewall._expected(declared)
+    assert nft.listed_table(objects, declared) == nft.table(firewall._CHAINS, declared)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +221,8 @@ def test_any_other_change_is_a_difference(change):
     declared = rules(bridge="bare0", address=["10.0.0.2/24"], nat=True, publish=["80:80"])
     objects = listing(declared)
     change(objects)
-    assert firewall._listed(objects, declared) != firewall._expected(declared)
+    assert nft.listed_table(objects, declared) != nft.table(firewall._CHAINS, declared)
 
 
 def test_no_table_is_none():
-    assert firewall._listed(None, []) is None
+    assert nft.listed_table(None, []) is None

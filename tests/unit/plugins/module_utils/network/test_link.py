@@ -23,7 +23,8 @@ class Message(dict):
     """What pyroute2 decodes: fields, and attributes."""
 
     def __init__(self, attributes: dict[str, Any], **fields: Any) -> None:
-        super().__init__({"family": 2, "table": 254, "type": 1, "flags": 0, "dst_len": 0, **fields})
+        usual = {"family": 2, "table": 254, "type": 1, "proto": 3, "flags": 0, "dst_len": 0}
+        super().__init__({**usual, **fields})
         self.attributes = attributes
 
     def get_attr(self, name: str) -> Any:
@@ -49,8 +50,12 @@ class Session:
             "::/0 via fd00::1 dev eth0",
         ),
         (
-            Message({"RTA_DST": "fd00::", "RTA_OIF": 2, "RTA_PRIORITY": 256}, dst_len=64, family=10),
+            Message({"RTA_DST": "fd00::", "RTA_OIF": 2, "RTA_PRIORITY": 256}, dst_len=64, family=10, proto=2),
             "fd00::/64 dev eth0",
+        ),
+        (
+            Message({"RTA_DST": "fd00::", "RTA_OIF": 2, "RTA_PRIORITY": 256}, dst_len=64, family=10),
+            "fd00::/64 dev eth0 metric 256",
         ),
     ],
 )
@@ -167,3 +172,15 @@ def test_commands_name_the_namespace():
     assert place.replace_route("routes", "default via 10.0.0.1 dev eth0").commands == (
         "ip -n web route replace default via 10.0.0.1 dev eth0",
     )
+
+
+@given(st.integers(1_000, 4_250_000_000))
+def test_a_limit_is_read_as_it_was_set(rate):
+    """The kernel keeps the time of a burst, in ticks of 64 ns."""
+    bucket = netlink.token_bucket(rate * 8)
+    parameters = {"rate": rate, "buffer": int(bucket["burst"] * 10**9 / rate / 64), "limit": bucket["limit"]}
+    message = Message({"TCA_KIND": "tbf"}, parent=0xFFFFFFFF, handle=1 << 16, index=7)
+    message.get_nested = lambda *_names: parameters
+    session = Session()
+    session.get_qdiscs = lambda: [message]
+    assert netlink.qdiscs(session) == {7: bucket}

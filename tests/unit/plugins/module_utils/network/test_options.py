@@ -11,6 +11,7 @@ from ansible_collections.bare.containers.plugins.module_utils.network.options im
     OPTIONS,
     bridge_name,
     link_name,
+    rate,
     split_published,
 )
 from hypothesis import given
@@ -83,24 +84,28 @@ def test_all_spellings_of_a_published_port_are_one():
         "127.0.0.1:1:2/tcp",
         "[fd00::1]:53:53/udp",
     ]
+    assert normal("publish", ["5000-5000:80-80/sctp", "08-9:80-81"]) == ["5000:80/sctp", "8-9:80-81/tcp"]
 
 
 @given(
     st.none() | st.ip_addresses(),
     st.integers(0, 70000),
     st.integers(0, 70000),
-    st.sampled_from(["", "/tcp", "/udp"]),
+    st.integers(1, 200),
+    st.sampled_from(["", "/tcp", "/udp", "/sctp"]),
 )
-def test_an_accepted_port_says_what_was_declared(address, port, inside, protocol):
+def test_an_accepted_port_says_what_was_declared(address, port, inside, count, protocol):
     on = "" if address is None else f"[{address}]:" if address.version == 6 else f"{address}:"
+    more = [f"-{first + count - 1}" if count > 1 else "" for first in (port, inside)]
     try:
-        (accepted,) = normal("publish", [f"{on}{port}:{inside}{protocol}"])
+        (accepted,) = normal("publish", [f"{on}{port}{more[0]}:{inside}{more[1]}{protocol}"])
     except Failure:
         return
     assert split_published(accepted) == (
         None if address is None else str(address),
         port,
         inside,
+        count,
         protocol[1:] or "tcp",
     )
     assert normal("publish", [accepted]) == [accepted]
@@ -113,7 +118,11 @@ def test_an_accepted_port_says_what_was_declared(address, port, inside, protocol
         "0:80",
         "80:0",
         "80:65536",
-        "80:80/sctp",
+        "80:80/icmp",
+        "80-81:80",
+        "80-81:80-82",
+        "81-80:81-80",
+        "65535-65536:1-2",
         "web:80:80",
         "0.0.0.0:80:80",
         "[::1]:80:80",
@@ -143,3 +152,17 @@ def test_mac_addresses_are_of_one_host():
     for bad in ("01:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00", "web"):
         with pytest.raises(Failure, match="mac_address: "):
             normal("mac_address", bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [("10M", 10_000_000), ("10mbit", 10_000_000), ("1G", 10**9), ("64kbit", 64_000), ("12345", 12_344)],
+)
+def test_rates_are_bits_per_second_in_powers_of_1000(text, bits):
+    assert rate(text) == rate(rate(text)) == str(bits)
+
+
+@pytest.mark.parametrize("text", ["", "M", "10", "7k", "35G", "1.5M", "10MB", "10Mi", "-1M", "1T"])
+def test_other_rates_are_refused(text):
+    with pytest.raises(ValueError, match="bits per second"):
+        rate(text)

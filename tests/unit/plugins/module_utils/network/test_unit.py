@@ -14,16 +14,19 @@ from ansible_collections.bare.containers.plugins.module_utils.network.unit impor
 @pytest.fixture
 def called(monkeypatch, tmp_path):
     """Systemd as PID 1, whose units are in a folder of the test; gives what systemctl(1) was called with."""
-    wants = tmp_path / "multi-user.target.wants" / unit.UNIT
+    wants = [tmp_path / f"{each}.wants" / unit.UNIT for each in ("multi-user.target", "nftables.service")]
     calls = []
 
     def call(*words: str) -> str:
         calls.append(" ".join(words))
         if words[0] == "enable":
-            wants.parent.mkdir(exist_ok=True)
-            wants.symlink_to(tmp_path / unit.UNIT)
+            for link in wants:
+                link.parent.mkdir(exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(tmp_path / unit.UNIT)
         elif words[0] == "disable":
-            wants.unlink()
+            for link in wants:
+                link.unlink(missing_ok=True)
         return ""
 
     monkeypatch.setattr(systemctl, "UNITS", tmp_path)
@@ -63,17 +66,33 @@ def test_a_unit_changed_or_disabled_by_hand_is_repaired(called, tmp_path):
     with (tmp_path / unit.UNIT).open("a") as file:
         file.write("# mine\n")
     assert converge("web")
+    for wanting in ("multi-user.target", "nftables.service"):
+        systemctl.wants_link(unit.UNIT, wanting).unlink()
+        called.clear()
+        assert converge("web")
+        assert called == ["enable bare-network.service"]
     systemctl.wants_link(unit.UNIT).unlink()
     called.clear()
-    assert converge("web")
-    assert called == ["enable bare-network.service"]
+    assert converge()
+    assert called == ["disable --now bare-network.service", "daemon-reload"]
 
 
 def test_one_that_can_not_be_rebuilt_does_not_stop_the_others():
     starts = [line for line in unit_lines(["db", "web"]) if line.startswith("ExecStart=")]
     assert len(starts) == 3
+    assert [line for line in unit_lines(["db", "web"]) if line.startswith("ExecReload=")] == [
+        "ExecReload=/bin/sh /var/lib/bare-containers/network/host.sh"
+    ]
     assert starts[0] == "ExecStart=/bin/sh /var/lib/bare-containers/network/host.sh"
     assert all(line.startswith("ExecStart=-/bin/sh ") for line in starts[1:])
+
+
+def test_rules_come_back_with_those_of_the_host():
+    """Whether nftables.service is restarted, reloaded, or stopped and started."""
+    lines = unit_lines(["web"])
+    assert {"PartOf=nftables.service", "ReloadPropagatedFrom=nftables.service"} <= set(lines)
+    assert "WantedBy=multi-user.target nftables.service" in lines
+    assert "nftables.service" in next(line for line in lines if line.startswith("After="))
 
 
 def test_without_systemd_there_is_no_unit(monkeypatch):
