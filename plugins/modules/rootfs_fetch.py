@@ -11,8 +11,9 @@ version_added: 0.1.0
 short_description: Root file systems of containers, from busybox or a tarball
 description:
   - Gets the root file system of a container into a store on the managed host, and has the container refer to it.
-  - The store, C(/var/lib/bare-containers/store), is content-addressed, so a source is unpacked once, under the digest of what
-    it came from, and shared by all containers that declare it. Nothing is ever written into a tree of the store again.
+  - The store, C(/var/lib/bare-containers/store), is content-addressed. An image has the digest of what it came from, and each
+    of its layers that of what is in it, so a layer is unpacked once, and shared by all containers. Nothing is ever written
+    into a tree of the store again.
   - An archive is unpacked by a process whose root is the new tree, so no path or link in it can lead to the host. An archive
     that is damaged, breaks off or goes beyond the limits changes nothing.
 extends_documentation_fragment:
@@ -144,7 +145,7 @@ diff:
 path:
   description:
     - The directory of the root file system. It is shared, so nothing may be written to it.
-    - V(null) as long as only fetching can tell.
+    - V(null) where several layers make it up, and as long as it is not unpacked.
   returned: when O(name) is given and O(state=present)
   type: str
   sample: /var/lib/bare-containers/store/layers/sha256-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/tree
@@ -154,13 +155,13 @@ digest:
   type: str
   sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 layers:
-  description: The directories that make up the root file system, lowest first.
+  description: The directories that make up the root file system, lowest first; none as long as it is not unpacked.
   returned: when O(name) is given and O(state=present)
   type: list
   elements: str
   sample: [/var/lib/bare-containers/store/layers/sha256-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/tree]
 size:
-  description: The bytes in its files; V(null) as long as it is not unpacked.
+  description: The bytes in the files of all its layers; V(null) as long as it is not unpacked.
   returned: when O(name) is given and O(state=present)
   type: int
   sample: 1985000

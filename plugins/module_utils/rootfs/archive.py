@@ -13,6 +13,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import hashlib
 import lzma
 import os
 import shutil
@@ -93,8 +94,23 @@ def _zstd(descriptor: int) -> Iterator[Stream]:
         raise Refused("is no whole zstd file")
 
 
+@dataclass(frozen=True)
+class Read:
+    """What an archive was that has been read to its end: the sha256 of its bytes when decompressed, in
+    hexadecimal digits, how many they are, and how many entries."""
+
+    digest: str
+    size: int
+    entries: int
+
+
 class Archive:
-    """A tar archive's entries, in order. ``entry``'s data is read before the next entry is asked for."""
+    """A tar archive's entries, in order. ``entry``'s data is read before the next entry is asked for.
+
+    ``read`` is there when all entries are.
+    """
+
+    read: Read
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
         self._bytes = _Forward(stream, limits.size)
@@ -120,6 +136,7 @@ class Archive:
         if not self._bytes.ended:
             raise Refused("breaks off, or is damaged, before the end that a tar archive has")
         self._bytes.drain()
+        self.read = Read(self._bytes.digest.hexdigest(), self._bytes.tell(), count)
 
     def copy(self, entry: tarfile.TarInfo, target: int) -> None:
         """Writes a regular file's data to a descriptor, holes as holes. Raises OSError, Refused."""
@@ -143,13 +160,15 @@ class Archive:
 class _Forward:
     """The file that tarfile reads: it goes forward only, by pieces that fit in memory, up to a limit.
 
-    ``ended`` is whether the last piece was the block of zeros that ends an archive (tar(5)).
+    ``ended`` is whether the last piece was the block of zeros that ends an archive (tar(5)), ``digest`` the
+    sha256 of all that was read.
     """
 
     def __init__(self, stream: Stream, limit: int) -> None:
         self._stream = stream
         self._limit = limit
         self._position = 0
+        self.digest = hashlib.sha256()
         self.ended = False
 
     def tell(self) -> int:
@@ -167,6 +186,7 @@ class _Forward:
             size -= len(piece)
         data = b"".join(pieces)
         self._position += len(data)
+        self.digest.update(data)
         if self._position > self._limit:
             raise Refused(f"has more than the {self._limit} bytes that max_size allows")
         self.ended = data == bytes(_BLOCK)

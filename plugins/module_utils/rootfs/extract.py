@@ -11,25 +11,29 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import stat
 import sys
 import tarfile
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from ..converge import Failure
 from ..kernel import mount, namespace, process
-from .archive import Archive, Limits, Refused, Stream, decompressed
+from .archive import Archive, Limits, Read, Refused, Stream, decompressed
 
 _NO_ID = 0xFFFFFFFF  # chown(2): leaves the owner as it is
 _XATTR = "SCHILY.xattr."
 _KINDS = {tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK, tarfile.FIFOTYPE: stat.S_IFIFO}
 _VOLUME_LABEL = b"V"
+_LONGEST_REASON = 4000
 
 
-def unpack(descriptor: int, target: Path, limits: Limits) -> None:
-    """Unpacks the archive in an open file into the empty directory ``target``.
+def unpack(descriptor: int, target: Path, limits: Limits) -> Read:
+    """Unpacks the archive in an open file into the empty directory ``target``, and returns what it was.
 
     Raises Refused for the archive's fault, Failure, OSError. What ``target`` then holds is not to be used.
     """
@@ -40,26 +44,28 @@ def unpack(descriptor: int, target: Path, limits: Limits) -> None:
             _child(stream, os.fspath(target), limits, writer)
         os.close(writer)
         with open(reader, "rb") as messages:
-            message = messages.read().decode("utf-8", "replace")
+            message = messages.read()
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if message:
-            raise Refused(message)
-        if status != 0:
+        if status != 0 or not message:
             raise Failure(f"The process that unpacks ended with status {status}; nothing was changed.")
+        report = json.loads(message)
+        if "refused" in report:
+            raise Refused(report["refused"])
+        return Read(**report)
 
 
 def _child(stream: Stream, target: str, limits: Limits, report: int) -> None:
-    """Unpacks and ends; writes what is wrong, if anything, to ``report``."""
+    """Unpacks and ends; writes what the archive was, or what is wrong with it, to ``report``."""
     try:
         process.die_with_parent()
-        os.write(report, _attempt(stream, target, limits).encode("utf-8", "replace")[:4000])
+        os.write(report, json.dumps(_attempt(stream, target, limits)).encode())
         os._exit(0)
     finally:
         os._exit(1)
 
 
-def _attempt(stream: Stream, target: str, limits: Limits) -> str:
-    """What is wrong with the archive, or nothing."""
+def _attempt(stream: Stream, target: str, limits: Limits) -> dict[str, Any]:
+    """What the archive was, or ``refused``: what is wrong with it."""
     try:
         _enter(target)
         tree = _Tree()
@@ -67,15 +73,16 @@ def _attempt(stream: Stream, target: str, limits: Limits) -> str:
         for entry in archive.entries():
             tree.add(entry, archive)
         tree.finish()
+        return dataclasses.asdict(archive.read)
     except Refused as refused:
-        return str(refused)
+        reason = str(refused)
     # What hostile input raises from the depths of a parser is not for us to list.
     except Exception as error:
+        reason = f"is damaged or no tar archive ({type(error).__name__}: {error})"
         if isinstance(error, OSError) and error.errno is not None:
             where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
-            return f"can't be unpacked: {error.strerror}{where}"
-        return f"is damaged or no tar archive ({type(error).__name__}: {error})"
-    return ""
+            reason = f"can't be unpacked: {error.strerror}{where}"
+    return {"refused": reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()}
 
 
 def _enter(target: str) -> None:

@@ -1,7 +1,7 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container's root file system as the engine wants it: a layer in the store, and the container's reference
+"""A container's root file system as the engine wants it: an image in the store, and the container's reference
 to it."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Present:
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._declaration = host.Declaration(self.name, "rootfs")
         self._kept: Kept = {}
-        self._layer: str | None = None
+        self._image: str | None = None
 
     def read(self) -> State:
         declaration = self._declaration.read()
@@ -53,55 +53,66 @@ class Present:
         return _describe(declaration)
 
     def expect(self, actual: State) -> State:
-        self._layer = self._source.layer(self._kept)
+        self._image = self._source.image(self._kept)
         return {**_describe(self._declared()), "unpacked": True}
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         steps = []
-        if self._layer is None or not store.has(self._layer):
-            steps.append(self._layer_step())
-        if self._layer is None or _without_record(self._kept) != _without_record(self._declared()):
+        if self._image is None or not store.has(self._image):
+            steps.append(self._image_step())
+        if self._image is None or _without_record(self._kept) != _without_record(self._declared()):
             steps.append(self._declaration_step())
         return steps
 
     def facts(self, actual: State) -> Mapping[str, Any]:
-        if self._layer is None:
+        image = self._image
+        if image is None:
             return {"layers": [], "path": None, "digest": None, "size": None}
-        tree, size = str(store.tree(self._layer)), store.size(self._layer)
-        return {"layers": [tree], "path": tree, "digest": _digest(self._layer), "size": size}
+        trees = self._trees()
+        path = trees[0] if len(trees) == 1 else None
+        return {"layers": trees, "path": path, "digest": _digest(image), "size": store.size(image)}
 
     def _declared(self) -> dict[str, Any]:
-        """What is kept: the options, the layers for who starts the container, and the source's record."""
-        layers = [] if self._layer is None else [str(store.tree(self._layer))]
-        return {**self._options, "layers": layers, **self._source.record()}
+        """What is kept: the options, the image, its layers for who starts the container, and the source's
+        record."""
+        image = {} if self._image is None else {"digest": _digest(self._image)}
+        return {**self._options, **image, "layers": self._trees(), **self._source.record()}
 
-    def _layer_step(self) -> Step:
+    def _trees(self) -> list[str]:
+        layers = [] if self._image is None else store.layers(self._image)
+        return [str(store.tree(layer)) for layer in layers]
+
+    def _image_step(self) -> Step:
         """Fetches and unpacks: once for all that share the source, and only by one run at a time."""
-        key = self._layer or f"url-{self._key}"
+        key = self._image or f"url-{self._key}"
 
         def apply() -> None:
             store.add(key, self._source.fetch)
 
-        return Step("unpacked", store.commands(self._source.commands()), apply, shared=f"layer {key}")
+        commands = (*store.prepare_commands(), *self._source.commands())
+        return Step("unpacked", commands, apply, shared=f"image {key}")
 
     def _declaration_step(self) -> Step:
-        """Refers to the layer, which may be known only when this is done."""
+        """Refers to the image, which may be known only when this is done."""
 
         def apply() -> None:
-            self._layer = self._source.layer(self._kept)
-            if self._layer is None:
-                raise Failure("The layer was removed by another run meanwhile; run this one again.")
-            with store.pinned(self._layer):
+            self._image = self._source.image(self._kept)
+            if self._image is None:
+                raise Failure("The image was removed by another run meanwhile; run this one again.")
+            with store.pinned(self._image):
                 self._declaration.write_step(self._declared()).apply()
 
         return Step("rootfs declaration", self._declaration_commands(), apply)
 
     def _declaration_commands(self) -> tuple[str, ...]:
+        """Where the image or its layers are known only when it is made, the shell knows them then."""
         declared = self._declared()
-        if self._layer is not None:
+        if declared["layers"]:
             return self._declaration.write_step(declared).commands
-        written = self._declaration.write_step({**declared, "layers": ["@LAYER@"]}).commands
-        return (*written, f'sed -i "s|@LAYER@|$layer/tree|" {self._declaration.path}')
+        digest = declared.get("digest", "@DIGEST@")
+        written = self._declaration.write_step({**declared, "digest": digest, "layers": ["@LAYER@"]}).commands
+        known = '-e "s|@LAYER@|$layer/tree|" -e "s|@DIGEST@|$(echo "$image" | tr - :)|"'
+        return (*written, f"sed -i {known} {self._declaration.path}")
 
 
 class Absent:
@@ -144,13 +155,12 @@ def _describe(declaration: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     if declaration is None:
         return {"state": "absent"}
-    layers = store.names(declaration)
     state = {name: declaration[name] for name in SOURCES if declaration.get(name)}
     if "url" in state:
         state["url"] = masked(state["url"])
-    if layers and ("url" not in state or "checksum" in declaration):
-        state["digest"] = _digest(layers[0])
-    return {"state": "present", **state, "unpacked": bool(layers) and all(map(store.has, layers))}
+    if "digest" in declaration and ("url" not in state or "checksum" in declaration):
+        state["digest"] = declaration["digest"]
+    return {"state": "present", **state, "unpacked": store.has(store.image_of(declaration))}
 
 
 def _collect_step(unused: Sequence[str]) -> Step:

@@ -1,9 +1,9 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where root file systems come from: each source says which layer it gives, and can make it.
+"""Where root file systems come from: each source says which image it gives, and can make it.
 
-A source is asked for its layer on every run, so it must be cheap to tell; what it read to find out is kept
+A source is asked for its image on every run, so it must be cheap to tell; what it read to find out is kept
 with the declaration and believed as long as the file has not been touched.
 """
 
@@ -25,28 +25,33 @@ from ..shell import command
 from . import busybox, store
 from .archive import Limits, Refused
 from .extract import unpack
-from .store import Content
+from .store import Content, Layer, Place
 
 _CHUNK = 1 << 20
 
+# Each of them writes nothing when an archive is none of its own.
+_DECOMPRESS = ("gzip -dc", "bzip2 -dc", "xz -dc", "zstd -dc", "cat")
+
 Kept = Mapping[str, Any]
-"""A declaration as it was kept by an earlier run: options, ``layers``, and what record() gave; or empty."""
+"""A declaration as it was kept by an earlier run, or empty: options, ``digest``, ``layers``, and what
+record() gave."""
 
 
 class Source(Protocol):
     """One place that a root file system comes from."""
 
-    def layer(self, kept: Kept) -> str | None:
-        """The layer that this source gives, None where only fetching can tell. Raises Failure, OSError."""
+    def image(self, kept: Kept) -> str | None:
+        """The name of the image that this source gives, None where only fetching can tell. Raises Failure,
+        OSError."""
 
     def record(self) -> dict[str, Any]:
-        """What layer() has read and wants to see again in ``kept`` (plain data)."""
+        """What image() has read and wants to see again in ``kept`` (plain data)."""
 
     def fetch(self, temporary: Path) -> contextlib.AbstractContextManager[Content]:
         """Gets the content, putting aside what it must in ``temporary``. Raises Failure, OSError."""
 
     def commands(self) -> tuple[str, ...]:
-        """The shell commands that make the layer's tree, and leave its directory in ``$layer``."""
+        """The shell commands that make the image, in the store's directory."""
 
 
 def source(entry: Mapping[str, Any]) -> Source:
@@ -65,7 +70,7 @@ class Busybox:
     def __init__(self) -> None:
         self._file = _HashedFile("busybox", busybox.PROGRAM)
 
-    def layer(self, kept: Kept) -> str:
+    def image(self, kept: Kept) -> str:
         busybox.require_static(busybox.PROGRAM)
         return f"sha256-{busybox.digest(self._file.sha256(kept))}"
 
@@ -74,16 +79,24 @@ class Busybox:
 
     @contextlib.contextmanager
     def fetch(self, temporary: Path) -> Iterator[Content]:
-        yield Content(self.layer({}), busybox.build)
+        image = self.image({})
+
+        def build(place: Place) -> str:
+            busybox.build(place.tree)
+            return image
+
+        yield Content(image, [Layer(image, build)])
 
     def commands(self) -> tuple[str, ...]:
-        return (
-            _name(self.layer({})),
+        image = self.image({})
+        make = (
+            f"layer={store.directory(image)}",
             'mkdir -p "$layer/tree"',
             'cd "$layer/tree"',
             *busybox.commands(),
             "cd /",
         )
+        return store.commands(image, make)
 
 
 class Tarball:
@@ -95,9 +108,9 @@ class Tarball:
         self._limits = limits
         self._file = _HashedFile("path", path)
 
-    def layer(self, kept: Kept) -> str:
+    def image(self, kept: Kept) -> str:
         if self._checksum:
-            return _layer(self._checksum)
+            return _image(self._checksum)
         return f"sha256-{self._file.sha256(kept)}"
 
     def record(self) -> dict[str, Any]:
@@ -109,8 +122,8 @@ class Tarball:
             yield _content(f"path: {self._path}", archive, self._checksum, self._limits)
 
     def commands(self) -> tuple[str, ...]:
-        layer = self.layer({})
-        return (_verify(layer, self._path), _name(layer), *_extract(self._path))
+        image = self.image({})
+        return (_verify(image, self._path), *store.commands(image, _extract(self._path)))
 
 
 class Download:
@@ -125,13 +138,11 @@ class Download:
         self._limits = limits
         self._fetched: str | None = None
 
-    def layer(self, kept: Kept) -> str | None:
+    def image(self, kept: Kept) -> str | None:
         if self._checksum:
-            return _layer(self._checksum)
-        if not self._force and kept.get("url") == self._url:
-            for layer in store.names(kept):
-                if store.has(layer):
-                    return layer
+            return _image(self._checksum)
+        if not self._force and kept.get("url") == self._url and store.has(store.image_of(kept)):
+            return store.image_of(kept)
         return self._fetched
 
     def record(self) -> dict[str, Any]:
@@ -145,7 +156,7 @@ class Download:
                 archive.write(data)
             archive.seek(0)
             content = _content(f"url: {masked(self._url)}", archive, self._checksum, self._limits)
-            self._fetched = content.layer
+            self._fetched = content.image
             yield content
 
     def commands(self) -> tuple[str, ...]:
@@ -153,10 +164,10 @@ class Download:
         insecure = [] if self._validate_certs else ["--insecure"]
         fetch = command(["curl", "-fsSL", *insecure, "-o", archive, masked(self._url)])
         if self._checksum:
-            name = [_verify(_layer(self._checksum), archive), _name(_layer(self._checksum))]
+            image, name = _image(self._checksum), _verify(_image(self._checksum), archive)
         else:
-            name = [f"layer={store.directory('sha256-')}$(sha256sum < {archive} | cut -d ' ' -f 1)"]
-        return (fetch, *name, *_extract(archive), command(["rm", archive]))
+            image, name = "$image", f"image=sha256-$(sha256sum < {archive} | cut -d ' ' -f 1)"
+        return (fetch, name, *store.commands(image, _extract(archive)), command(["rm", archive]))
 
     def _chunks(self) -> Iterator[bytes]:
         """What the server sends, piece by piece. Raises Failure."""
@@ -226,7 +237,7 @@ def masked(url: str) -> str:
     return re.sub(r"(//[^/@:]*:)[^/?#]*@", r"\1********@", url)
 
 
-def _layer(checksum: str) -> str:
+def _image(checksum: str) -> str:
     return checksum.replace(":", "-", 1)
 
 
@@ -258,28 +269,26 @@ def _content(label: str, archive: BinaryIO, checksum: str | None, limits: Limits
     if checksum and found != checksum:
         raise Failure(f"{label} has the checksum {found}, declared is {checksum}; nothing was changed.")
 
-    def into(tree: Path) -> None:
+    def into(place: Place) -> str:
         os.lseek(archive.fileno(), 0, os.SEEK_SET)
         try:
-            unpack(archive.fileno(), tree, limits)
+            return store.chain(None, unpack(archive.fileno(), place.tree, limits).digest)
         except Refused as refused:
             raise Failure(f"{label} {refused}; nothing was changed.") from None
 
-    return Content(_layer(found), into)
+    return Content(_image(found), [Layer(None, into)])
 
 
-def _name(layer: str) -> str:
-    return f"layer={store.directory(layer)}"
-
-
-def _verify(layer: str, path: str) -> str:
-    algorithm, _dash, digest = layer.partition("-")
+def _verify(image: str, path: str) -> str:
+    algorithm, _dash, digest = image.partition("-")
     return f"echo {shlex.quote(f'{digest}  {path}')} | {algorithm}sum --check --quiet -"
 
 
 def _extract(archive: str) -> tuple[str, ...]:
     attributes = "--xattrs --xattrs-include='user.*' --xattrs-include=security.capability"
+    content = " || ".join(f"{program} < {shlex.quote(archive)} 2>&-" for program in _DECOMPRESS)
     return (
+        f"layer={store.directory('sha256-')}$({{ {content}; }} | sha256sum | cut -d ' ' -f 1)",
         'mkdir -p "$layer/tree"',
         f"tar --extract --numeric-owner --preserve-permissions {attributes} --file {shlex.quote(archive)} "
         '-C "$layer/tree"',

@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.bare.containers.plugins.module_utils import host
 from ansible_collections.bare.containers.plugins.module_utils.converge import converge
 from ansible_collections.bare.containers.plugins.module_utils.rootfs import source, store
+from ansible_collections.bare.containers.plugins.module_utils.rootfs.archive import Read
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.resource import build
 
@@ -29,7 +30,9 @@ def hashed(tmp_path, monkeypatch):
 
     def unpack(descriptor, tree, limits):
         with open(descriptor, "rb", closefd=False) as archive:
-            (tree / "content").write_bytes(archive.read())
+            content = archive.read()
+        (tree / "content").write_bytes(content)
+        return Read(hashlib.sha256(content).hexdigest(), len(content), 1)
 
     monkeypatch.setattr(source, "_digest", counting)
     monkeypatch.setattr(source, "unpack", unpack)
@@ -109,11 +112,11 @@ def test_absent_and_collected(archive):
     run({"name": "web", "path": str(archive)})
     absent = {"name": "web", "state": "absent"}
     (predicted,) = run({**absent, "gc": True}, check=True)
-    assert len(store.layers()) == 1
+    assert len(store.all_layers()) == 1
     (real,) = run({**absent, "gc": True})
     assert (predicted.before, predicted.after) == (real.before, real.after)
     assert real.after == {"state": "absent", "unused": []}
-    assert store.layers() == []
+    assert store.all_layers() == []
     assert not run({**absent, "gc": True})[0].changed
 
 
