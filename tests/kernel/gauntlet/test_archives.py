@@ -160,7 +160,7 @@ _WITHOUT_PROTECTION = """
 import os, sys
 from pathlib import Path
 from ansible_collections.bare.containers.plugins.module_utils.rootfs import archive, extract
-extract._enter = os.chdir
+extract._enter = lambda target, below: os.chdir(target)
 os.mkdir("/run/tree")
 with open(sys.argv[1], "rb") as opened:
     extract.unpack(opened.fileno(), Path("/run/tree"), archive.Limits(1 << 20, 100))
