@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: rootfs_fetch
 author: ["bare.containers contributors (@bare-containers)"]
 version_added: 0.1.0
-short_description: Root file systems of containers, from busybox or a tarball
+short_description: Root file systems of containers, from images, tarballs or busybox
 description:
   - Gets the root file system of a container into a store on the managed host, and has the container refer to it.
   - The store, C(/var/lib/bare-containers/store), is content-addressed. An image has the digest of what it came from, and each
@@ -31,7 +31,7 @@ options:
   state:
     description:
       - With V(present), the root file system is in the store and the container refers to it. It takes exactly one of
-        O(busybox), O(path) and O(url).
+        O(busybox), O(image), O(path) and O(url).
       - With V(absent), the container refers to none. What is in the store stays there unless O(gc) is set.
     type: str
     choices: [present, absent]
@@ -43,6 +43,49 @@ options:
       - Busybox must be linked statically, as that of Debian's package C(busybox-static) is. When the package is upgraded, the
         next run makes a new root file system of it.
     type: bool
+  image:
+    description:
+      - An image, by a name that C(skopeo) knows it by, such as C(docker://registry.example/team/web:1.2) or the same with
+        C(@sha256:) and the digest of its manifest; C(docker://) may be left out.
+      - The other transports of containers-transports(5) are for what is on the managed host already, as C(oci:/srv/layout:tag),
+        C(oci-archive:/srv/web.tar), C(docker-archive:/srv/web.tar), which C(docker save) writes, and C(dir:/srv/web). What
+        C(docker export) and C(podman export) write is no image, and goes with O(path).
+      - The package C(skopeo) has to be installed there. Its mirrors, its policy and the credentials of C(podman login) hold,
+        see containers-registries.conf(5), containers-policy.json(5) and containers-auth.json(5).
+      - Every layer is unpacked once, whatever number of images has it on the same layers. Its whiteouts are those of overlayfs.
+        All digests are computed again, and a manifest or configuration that is not as the OCI image specification has it is
+        refused.
+    type: str
+  platform:
+    description:
+      - Which of the platforms of O(image) to take, as C(OS/ARCH) or C(OS/ARCH/VARIANT), such as V(linux/arm64).
+      - The managed host's own by default.
+    type: str
+  pull:
+    description:
+      - When to ask what the name of O(image) stands for.
+      - With V(missing), only when no container on the host has an image by that name. A second run asks for nothing.
+      - With V(always), in every run; a manifest is all that is fetched unless it has changed.
+      - An image by its digest is never asked for again, and a file on the managed host is looked at in every run.
+    type: str
+    choices: [missing, always]
+    default: missing
+  authfile:
+    description: A file with credentials for registries, as C(podman login) writes it, on the managed host.
+    type: path
+  username:
+    description:
+      - Who to be for the registry of O(image), in place of what is in an O(authfile).
+      - Neither this nor O(password) is kept on the host.
+    type: str
+  password:
+    description: What goes with O(username).
+    type: str
+  ca_path:
+    description:
+      - A file on the managed host with the certificates, in PEM format, of those who may vouch for the registry of O(image)
+        beside the host's own; or a directory of such, as containers-certs.d(5) has it.
+    type: path
   path:
     description:
       - A tar archive on the managed host, plain or compressed with gzip, xz, bzip2 or zstd.
@@ -67,7 +110,9 @@ options:
     type: bool
     default: false
   validate_certs:
-    description: Whether the certificate of an C(https://) server has to be valid.
+    description:
+      - Whether the certificate of an C(https://) server has to be valid. With V(false), a registry may also be one
+        without encryption.
     type: bool
     default: true
   timeout:
@@ -77,11 +122,11 @@ options:
   max_size:
     description:
       - The most that an archive may be, compressed and when decompressed, as a number of bytes or with one of the units
-        C(K), C(M), C(G), C(T).
+        C(K), C(M), C(G), C(T). All layers of an O(image) together count as one.
     type: str
     default: 16G
   max_entries:
-    description: The most files, directories and links that an archive may have.
+    description: The most files, directories and links that an archive may have, or all layers of an O(image) together.
     type: int
     default: 1000000
   gc:
@@ -110,6 +155,14 @@ EXAMPLES = r"""
     name: worker
     url: http://127.0.0.1:8000/minirootfs.tar.gz
     checksum: "{{ minirootfs_checksum }}"
+
+- name: An image of a registry, with a certificate and a password of one's own
+  bare.containers.rootfs_fetch:
+    name: shop
+    image: docker://127.0.0.1:5000/test/three:1
+    ca_path: /srv/images/ca.crt
+    username: user
+    password: "{{ registry_password }}"
 
 - name: The root file systems of several containers in one task
   bare.containers.rootfs_fetch:
@@ -150,7 +203,7 @@ path:
   type: str
   sample: /var/lib/bare-containers/store/layers/sha256-9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08/tree
 digest:
-  description: The digest of what it was made from; V(null) as long as only fetching can tell.
+  description: The digest of what it was made from, of an image that of its manifest; V(null) as long as only fetching can tell.
   returned: when O(name) is given and O(state=present)
   type: str
   sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -165,6 +218,15 @@ size:
   returned: when O(name) is given and O(state=present)
   type: int
   sample: 1985000
+config:
+  description:
+    - What the image says of the containers made from it, under the names of the OCI image specification. It has what the image
+      has of C(Cmd), C(Entrypoint), C(Env), C(ExposedPorts), C(Healthcheck), C(Labels), C(StopSignal), C(User), C(Volumes) and
+      C(WorkingDir).
+    - O(bare.containers.container_process#module:image_config) has a container be as it says.
+  returned: when O(name) is given and O(state=present)
+  type: dict
+  sample: {"Cmd": ["nginx"], "Env": ["PATH=/usr/bin:/bin"], "ExposedPorts": ["80/tcp"], "WorkingDir": "/srv"}
 containers:
   description: What became of each entry, by name. Beside what is listed here, it has the values that are returned for one.
   returned: when O(batch) is given

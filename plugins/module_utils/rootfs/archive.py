@@ -21,7 +21,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ..converge import Failure
@@ -41,11 +41,28 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
+class Read:
+    """What an archive was that has been read to its end: the sha256 of its bytes when decompressed, in
+    hexadecimal digits, how many they are, and how many entries."""
+
+    digest: str
+    size: int
+    entries: int
+
+
+@dataclass(frozen=True)
 class Limits:
-    """The most that an archive may come to: bytes when decompressed, and entries."""
+    """The most that an archive may come to: bytes when decompressed, and entries; together with others that
+    have ``used`` some."""
 
     size: int
     entries: int
+    used: Read | None = None
+
+    def less(self, read: Read) -> Limits:
+        """The same for several archives together, of which one has been read."""
+        used = self.used or Read("", 0, 0)
+        return replace(self, used=Read("", used.size + read.size, used.entries + read.entries))
 
 
 class Stream(Protocol):
@@ -94,16 +111,6 @@ def _zstd(descriptor: int) -> Iterator[Stream]:
         raise Refused("is no whole zstd file")
 
 
-@dataclass(frozen=True)
-class Read:
-    """What an archive was that has been read to its end: the sha256 of its bytes when decompressed, in
-    hexadecimal digits, how many they are, and how many entries."""
-
-    digest: str
-    size: int
-    entries: int
-
-
 class Archive:
     """A tar archive's entries, in order. ``entry``'s data is read before the next entry is asked for.
 
@@ -113,7 +120,7 @@ class Archive:
     read: Read
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
-        self._bytes = _Forward(stream, limits.size)
+        self._bytes = _Forward(stream, limits)
         self._limits = limits
 
     def entries(self) -> Iterator[tarfile.TarInfo]:
@@ -123,13 +130,13 @@ class Archive:
             encoding="utf-8",
             errors="surrogateescape",
         )
-        count = 0
+        count, before = 0, self._limits.used.entries if self._limits.used else 0
         while True:
             entry = archive.next()
             if entry is None:
                 break
             count += 1
-            if count > self._limits.entries:
+            if before + count > self._limits.entries:
                 raise Refused(f"has more than the {self._limits.entries} entries that max_entries allows")
             archive.members.clear()  # type: ignore[attr-defined]
             yield entry
@@ -164,9 +171,10 @@ class _Forward:
     sha256 of all that was read.
     """
 
-    def __init__(self, stream: Stream, limit: int) -> None:
+    def __init__(self, stream: Stream, limits: Limits) -> None:
         self._stream = stream
-        self._limit = limit
+        self._limit = limits.size
+        self._before = limits.used.size if limits.used else 0
         self._position = 0
         self.digest = hashlib.sha256()
         self.ended = False
@@ -187,7 +195,7 @@ class _Forward:
         data = b"".join(pieces)
         self._position += len(data)
         self.digest.update(data)
-        if self._position > self._limit:
+        if self._before + self._position > self._limit:
             raise Refused(f"has more than the {self._limit} bytes that max_size allows")
         self.ended = data == bytes(_BLOCK)
         return data

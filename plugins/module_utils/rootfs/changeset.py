@@ -94,8 +94,8 @@ class Changeset(Tree):
             self._hide(os.path.join(directory, name))
 
     def _empty(self, directory: bytes) -> None:
-        """Removes what is in it from below, and itself where nothing is left in it: the directory that is made
-        anew then is opaque, and needs no whiteout for each that was in it."""
+        """Removes what is in it from below, and itself where nothing is left: the directory that is made anew
+        is opaque, and needs no whiteout for each that was in the other."""
         for name in os.listdir(directory):
             self._hide(os.path.join(directory, name))
         if os.listdir(directory) or directory == b"/" or os.path.islink(directory):

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from ..converge import Failure
 from ..module import NAME
 from ..options import Option, Options, size
+from . import skopeo
 
-SOURCES = ("busybox", "path", "url")
+SOURCES = ("busybox", "image", "path", "url")
 """The options that say where a root file system comes from; a declaration has one of them."""
 
 _DIGITS = {"sha256": 64, "sha512": 128}
@@ -41,6 +42,18 @@ def _path(value: str) -> str:
     return os.path.normpath(value)
 
 
+def _image(value: str) -> str:
+    return skopeo.reference(value).text
+
+
+def _platform(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?", value):
+        raise ValueError(
+            "an operating system and an architecture such as linux/arm64, or with a variant linux/arm/v7"
+        )
+    return value
+
+
 def _positive(value: int) -> int:
     if value < 1:
         raise ValueError("a number from 1 up")
@@ -55,6 +68,13 @@ OPTIONS = Options(
         Option("path", "path", normalise=_path),
         Option("url", normalise=_url),
         Option("checksum", normalise=_checksum),
+        Option("image", normalise=_image),
+        Option("platform", normalise=_platform),
+        Option("pull", default="missing", choices=("missing", "always"), declared=False),
+        Option("authfile", "path", normalise=_path, declared=False),
+        Option("username", declared=False),
+        Option("password", no_log=True, declared=False),
+        Option("ca_path", "path", normalise=_path, declared=False),
         Option("force", "bool", default=False, declared=False),
         Option("validate_certs", "bool", default=True, declared=False),
         Option("timeout", "int", default=30, normalise=_positive, declared=False),
@@ -90,6 +110,18 @@ def _validate_source(entry: Mapping[str, Any]) -> None:
         raise Failure(
             f"checksum: {checksum!r} of {name} is not accepted with busybox, which is the host's own; "
             "it goes with path or url; nothing was changed."
+        )
+    if checksum and given == ["image"]:
+        raise Failure(
+            f"checksum: {checksum!r} of {name} is not accepted with image, whose name may end with "
+            "@sha256: and the digest of its manifest; nothing was changed."
+        )
+    if entry.get("password") and not entry.get("username"):
+        raise Failure(f"username: missing for {name}, whose password is given; nothing was changed.")
+    if entry.get("username") and entry.get("authfile"):
+        raise Failure(
+            f"authfile: {entry['authfile']} of {name} is not accepted beside username, it takes one of them; "
+            "nothing was changed."
         )
     if not checksum and entry.get("url", "").startswith("http:"):
         raise Failure(

@@ -44,17 +44,18 @@ class Present:
         self._source = source
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._declaration = host.Declaration(self.name, "rootfs")
+        self._is_known = entry.get("pull") == "always"
         self._kept: Kept = {}
         self._image: str | None = None
 
     def read(self) -> State:
         declaration = self._declaration.read()
         self._kept = declaration or {}
-        return _describe(declaration)
+        return _describe(declaration, is_known=self._is_known)
 
     def expect(self, actual: State) -> State:
         self._image = self._source.image(self._kept)
-        return {**_describe(self._declared()), "unpacked": True}
+        return {**_describe(self._declared(), is_known=self._is_known), "unpacked": True}
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         steps = []
@@ -67,15 +68,24 @@ class Present:
     def facts(self, actual: State) -> Mapping[str, Any]:
         image = self._image
         if image is None:
-            return {"layers": [], "path": None, "digest": None, "size": None}
+            return {"layers": [], "path": None, "digest": None, "size": None, "config": {}}
         trees = self._trees()
         path = trees[0] if len(trees) == 1 else None
-        return {"layers": trees, "path": path, "digest": _digest(image), "size": store.size(image)}
+        return {
+            "layers": trees,
+            "path": path,
+            "digest": _digest(image),
+            "size": store.size(image),
+            "config": store.config(image),
+        }
 
     def _declared(self) -> dict[str, Any]:
-        """What is kept: the options, the image, its layers for who starts the container, and the source's
-        record."""
-        image = {} if self._image is None else {"digest": _digest(self._image)}
+        """What is kept: the options, the image, its layers and configuration for who starts the container,
+        and the source's record."""
+        image: dict[str, Any] = {} if self._image is None else {"digest": _digest(self._image)}
+        config = {} if self._image is None else store.config(self._image)
+        if config:
+            image["config"] = config
         return {**self._options, **image, "layers": self._trees(), **self._source.record()}
 
     def _trees(self) -> list[str]:
@@ -84,7 +94,7 @@ class Present:
 
     def _image_step(self) -> Step:
         """Fetches and unpacks: once for all that share the source, and only by one run at a time."""
-        key = self._image or f"url-{self._key}"
+        key = self._image or f"source-{self._key}"
 
         def apply() -> None:
             store.add(key, self._source.fetch)
@@ -148,19 +158,25 @@ class Absent:
         return {}
 
 
-def _describe(declaration: Mapping[str, Any] | None) -> dict[str, Any]:
+def _describe(declaration: Mapping[str, Any] | None, *, is_known: bool = False) -> dict[str, Any]:
     """A declaration as state, with what is in the store for it.
 
-    The digest is left out where nobody can know it before the source has been fetched.
+    The digest is left out where nobody can know it before the source has been fetched. What an image's name
+    stands for is in it where that ``is_known``.
     """
     if declaration is None:
         return {"state": "absent"}
-    state = {name: declaration[name] for name in SOURCES if declaration.get(name)}
+    shown = (*SOURCES, "platform", *(["resolved"] if is_known else []))
+    state = {name: declaration[name] for name in shown if declaration.get(name)}
     if "url" in state:
         state["url"] = masked(state["url"])
-    if "digest" in declaration and ("url" not in state or "checksum" in declaration):
+    if "digest" in declaration and not _is_told_by_fetching(declaration):
         state["digest"] = declaration["digest"]
     return {"state": "present", **state, "unpacked": store.has(store.image_of(declaration))}
+
+
+def _is_told_by_fetching(declaration: Mapping[str, Any]) -> bool:
+    return "image" in declaration or ("url" in declaration and "checksum" not in declaration)
 
 
 def _collect_step(unused: Sequence[str]) -> Step:

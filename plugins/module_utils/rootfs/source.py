@@ -25,6 +25,7 @@ from ..shell import command
 from . import busybox, store
 from .archive import Limits, Refused
 from .extract import unpack
+from .image import Image
 from .store import Content, Layer, Place
 
 _CHUNK = 1 << 20
@@ -59,6 +60,8 @@ def source(entry: Mapping[str, Any]) -> Source:
     if entry.get("busybox"):
         return Busybox()
     limits = Limits(entry["max_size"], entry["max_entries"])
+    if "image" in entry:
+        return Image(entry, limits)
     if "path" in entry:
         return Tarball(entry["path"], entry.get("checksum"), limits)
     return Download(entry, limits)

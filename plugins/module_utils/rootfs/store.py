@@ -32,7 +32,7 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,7 +188,8 @@ def add(key: str, fetch: Callable[[Path], AbstractContextManager[Content]]) -> s
                 return content.image
         finally:
             _discard(staging)
-            _remove_empty(root() / "images")
+            for folder in ("images", "layers"):
+                _remove_empty(root() / folder)
 
 
 def drop(layer: str) -> None:
@@ -238,15 +239,19 @@ def collect() -> None:
             with _lock(f"image-{image}"):
                 if image not in _used_images(set()):
                     file.remove(image_file(image))
-    for layer in all_layers():
-        if layer not in _used_layers(set(), images()):
-            with _lock(f"layer-{layer}"):
-                if layer not in _used_layers(set(), images()):
-                    _remove(layer)
+    _collect_layers(all_layers())
     for left in _left():
         _discard(left)
     for folder in ("images", "layers"):
         _remove_empty(root() / folder)
+
+
+def _collect_layers(layers: Iterable[str]) -> None:
+    for layer in layers:
+        if layer not in _used_layers(set(), images()):
+            with _lock(f"layer-{layer}"):
+                if layer not in _used_layers(set(), images()):
+                    _remove(layer)
 
 
 def collect_commands(unused: Sequence[str]) -> tuple[str, ...]:
@@ -301,6 +306,7 @@ def _make(content: Content, staging: Path) -> None:
     names = [layer.name for layer in content.layers if layer.name is not None]
     if len(names) < len(content.layers):
         names = [_unpack(content.layers[0], [], staging)]
+    made = []
     _refer(content, names)
     try:
         for number, layer in enumerate(content.layers):
@@ -309,9 +315,11 @@ def _make(content: Content, staging: Path) -> None:
                     if layer.name is not None:
                         _unpack(layer, names[:number], staging)
                     _put(names[number], staging)
-    finally:
-        if not has(content.image):
-            file.remove(image_file(content.image))
+                    made.append(names[number])
+    except BaseException:
+        file.remove(image_file(content.image))
+        _collect_layers(reversed(made))
+        raise
 
 
 def _refer(content: Content, names: Sequence[str]) -> None:
