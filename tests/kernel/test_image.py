@@ -7,9 +7,10 @@ container sees of them is what umoci unpacks."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,108 @@ def test_certificates_that_are_not_looked_at_and_an_authfile(
     (tmp_path / "auth.json").write_text('{"auths": {"127.0.0.1:5000": {"auth": "dXNlcjpzZXNhbWU="}}}')
     access = {"validate_certs": False, "authfile": str(tmp_path / "auth.json")}
     assert fetch(machine, name="web", image=THREE, **access)["digest"] == digest_of(layout, "three")
+
+
+# A container
+
+APP = {
+    "Cmd": ["sleep", "1000"],
+    "Entrypoint": ["/bin/busybox"],
+    "Env": ["PATH=/usr/bin:/bin", "GREETING=hello world", "COLOUR=red"],
+    "StopSignal": "SIGQUIT",
+    "User": "1000:1001",
+    "WorkingDir": "/etc",
+}
+
+
+@pytest.fixture
+def app(containers: Any, layout: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs a container of an image that has the configuration APP, or of another one."""
+    made: list[str] = []
+
+    def converge(config: dict[str, Any] | None = None, *, ok: bool = True, **options: Any) -> dict[str, Any]:
+        name = containers.name("one")
+        if not made or config is not None:
+            made.append(f"app{len(made)}")
+            three = [layout.parent / f"{layer}.tar" for layer in ("one", "two", "three")]
+            add_image(tmp_path / "layout", made[-1], three, APP if config is None else config)
+            fetch(containers.machine, name=name, image=f"oci:{tmp_path}/layout:{made[-1]}")
+        result = containers.machine.module("container_process", {"name": name, "stop_timeout": 0, **options})
+        assert bool(result.get("failed")) != ok, result
+        return dict(result)
+
+    return converge
+
+
+def process(containers: Any) -> dict[str, Any]:
+    """What of a container's first process the image has a say in, by /proc."""
+    top = Path(f"/proc/{containers.pid()}")
+    variables = (top / "environ").read_bytes().rstrip(b"\0").split(b"\0")
+    status = containers.status()
+    return {
+        "command": (top / "cmdline").read_text().rstrip("\0").split("\0"),
+        "env": dict(variable.decode().split("=", 1) for variable in variables),
+        "user": f"{status['Uid'].split()[0]}:{status['Gid'].split()[0]}",
+        "workdir": os.readlink(top / "cwd"),
+    }
+
+
+def test_a_container_is_as_its_image_says(containers: Any, app: Callable[..., dict[str, Any]]) -> None:
+    assert app()["changed"]
+    found = process(containers)
+    assert found["command"] == ["/bin/busybox", "sleep", "1000"]
+    assert (found["user"], found["workdir"]) == ("1000:1001", "/etc")
+    assert (
+        found["env"].items() >= {"PATH": "/usr/bin:/bin", "GREETING": "hello world", "COLOUR": "red"}.items()
+    )
+    assert containers.inside("cat /opaque/*") == "new\n"
+    assert not app()["changed"]
+    info = containers.machine.module("container_info", {"name": containers.name("one")})
+    assert info["containers"][containers.name("one")]["drift"] == []
+    kept = json.loads(containers.machine.run("cat", f"{containers.directory()}/process.json"))
+    assert kept["stop_signal"] == "SIGQUIT"
+    assert app(state="stopped")["changed"]
+    assert app(state="restarted")["changed"]
+    assert process(containers)["command"] == ["/bin/busybox", "sleep", "1000"]
+
+
+def test_what_is_declared_wins(containers: Any, app: Callable[..., dict[str, Any]]) -> None:
+    app(command=["sleep", "2000"], env={"COLOUR": "blue", "OWN": "x"}, user="7:8", workdir="/usr")
+    found = process(containers)
+    assert found["command"] == ["/bin/busybox", "sleep", "2000"]
+    assert (found["user"], found["workdir"]) == ("7:8", "/usr")
+    assert found["env"].items() >= {"GREETING": "hello world", "COLOUR": "blue", "OWN": "x"}.items()
+    app(entrypoint=["/bin/busybox", "sh", "-c"], command=["sleep 3000; true"])
+    assert process(containers)["command"] == ["/bin/busybox", "sh", "-c", "sleep 3000; true"]
+    app(entrypoint=[], command=["/bin/busybox", "sleep", "4000"])
+    assert process(containers)["command"] == ["/bin/busybox", "sleep", "4000"]
+    alone = {"image_config": False, "command": ["/usr/bin/busybox", "sleep", "5000"]}
+    app(**alone)
+    found = process(containers)
+    assert found["command"] == alone["command"]
+    assert (found["user"], found["workdir"]) == ("0:0", "/")
+    assert "GREETING" not in found["env"]
+    assert not app(**alone)["changed"]
+    info = containers.machine.module("container_info", {"name": containers.name("one")})
+    assert info["containers"][containers.name("one")]["drift"] == []
+
+
+def test_another_image_is_another_container(containers: Any, app: Callable[..., dict[str, Any]]) -> None:
+    app()
+    before = containers.pid()
+    assert app({**APP, "Cmd": ["sleep", "6000"]})["changed"]
+    assert process(containers)["command"] == ["/bin/busybox", "sleep", "6000"]
+    assert containers.pid() != before
+
+
+def test_an_image_that_says_nothing_or_what_cannot_be(
+    containers: Any, app: Callable[..., dict[str, Any]]
+) -> None:
+    assert app({}, ok=False)["msg"] == (
+        f"{containers.name('one')}: command: it is missing, a process takes one, and no image says which; "
+        "nothing was changed."
+    )
+    said = app({**APP, "StopSignal": "SIGNONE"}, ok=False)["msg"]
+    assert said.startswith(
+        f"{containers.name('one')}: image_config: of what the image says, stop_signal: 'SIGNONE'"
+    )

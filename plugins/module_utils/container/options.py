@@ -72,6 +72,10 @@ def command(value: list[Any]) -> list[str]:
     return words
 
 
+def _entrypoint(value: list[Any]) -> list[str]:
+    return command(value) if value else []
+
+
 def environment(value: Mapping[str, Any]) -> dict[str, str]:
     variables = {str(name): _text(item) for name, item in value.items()}
     if not all(_VARIABLE.fullmatch(name) and "\0" not in item for name, item in variables.items()):
@@ -383,9 +387,11 @@ OPTIONS = Options(
         NAME,
         Option("state", default="started", choices=STATES),
         Option("command", type="list", elements="str", normalise=command),
+        Option("entrypoint", type="list", elements="str", normalise=_entrypoint),
+        Option("image_config", type="bool", default=True),
         Option("env", type="dict", normalise=environment),
         Option("user", normalise=user),
-        Option("workdir", default="/", aliases=("working_dir",), normalise=absolute),
+        Option("workdir", aliases=("working_dir",), normalise=absolute),
         Option("hostname", normalise=_hostname),
         Option("rootfs", type="path", normalise=absolute),
         Option("rootfs_mode", default="overlay", choices=("overlay", "read_only", "direct")),
