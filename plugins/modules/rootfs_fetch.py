@@ -129,6 +129,14 @@ options:
     description: The most files, directories and links that an archive may have, or all layers of an O(image) together.
     type: int
     default: 1000000
+  verify:
+    description:
+      - Reads all that the store has of the root file system, and has a layer in which anything was changed since it was unpacked
+        be fetched and unpacked again. A run that has found none changes nothing.
+      - What can't be fetched again stays as it is, and the run fails. Containers that run on a layer that was replaced should be
+        restarted.
+    type: bool
+    default: false
   gc:
     description:
       - With O(state=absent), also removes everything from the store that no container on the host refers to any more.
@@ -170,6 +178,12 @@ EXAMPLES = r"""
       - {name: web, busybox: true}
       - {name: worker, path: /srv/images/minirootfs.tar.gz}
       - {name: old, state: absent}
+
+- name: The same, with a look at all that is in the store
+  bare.containers.rootfs_fetch:
+    name: web
+    busybox: true
+    verify: true
 
 - name: Nothing is to be left, in the store neither
   bare.containers.rootfs_fetch:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rootfs import Entries, entries, fetch, ours
+from rootfs import STORE, Entries, entries, fetch, ours
 
 Machine = Any  # conftest.Machine
 
@@ -324,6 +324,62 @@ def test_certificates_that_are_not_looked_at_and_an_authfile(
     (tmp_path / "auth.json").write_text('{"auths": {"127.0.0.1:5000": {"auth": "dXNlcjpzZXNhbWU="}}}')
     access = {"validate_certs": False, "authfile": str(tmp_path / "auth.json")}
     assert fetch(machine, name="web", image=THREE, **access)["digest"] == digest_of(layout, "three")
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("what", ["content", "whiteout", "attribute"])
+def test_a_changed_layer_is_found_and_repaired(machine: Machine, layout: Path, what: str) -> None:
+    image = {"name": "web", "image": f"oci:{layout}:three"}
+    result = fetch(machine, **image)
+    one, two, _three = result["layers"]
+    whole = merged(machine, result["layers"])
+    assert not fetch(machine, **image, verify=True)["changed"]
+    changes = {
+        "content": f"touch -r {one}/etc/lower /run/time; echo LOWER > {one}/etc/lower",
+        "whiteout": f"touch -r {two} /run/time; rm {two}/removed",
+        "attribute": f"touch -r {one}/usr/bin/ping /run/time; setcap -r {one}/usr/bin/ping",
+    }
+    back = {"content": f"{one}/etc/lower", "whiteout": two, "attribute": f"{one}/usr/bin/ping"}
+    machine.shell(f"{changes[what]}; touch -r /run/time {back[what]}")
+    assert not fetch(machine, **image)["changed"]
+    damaged = str(Path(two if what == "whiteout" else one).parent)
+    predicted = fetch(machine, **image, verify=True, check=True)
+    repaired = fetch(machine, **image, verify=True)
+    assert (predicted["changed"], repaired["changed"]) == (True, True)
+    assert predicted["diff"] == repaired["diff"]
+    assert damaged in repaired["diff"][0]["before"]
+    assert damaged not in repaired["diff"][0]["after"]
+    assert merged(machine, result["layers"]) == whole
+    assert not fetch(machine, **image, verify=True)["changed"]
+
+
+def test_a_damaged_layer_stays_where_it_cannot_be_fetched(
+    machine: Machine, layout: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(layout, tmp_path / "layout")
+    image = {"name": "web", "image": f"oci:{tmp_path}/layout:three"}
+    result = fetch(machine, **image)
+    machine.shell(f"echo changed > {result['layers'][0]}/etc/lower; rm -r {tmp_path}/layout/blobs")
+    failed = fetch(machine, **image, verify=True, ok=False)
+    assert failed["msg"].startswith(f"web: image: {image['image']} could not be fetched: ")
+    assert machine.run("cat", f"{result['layers'][0]}/etc/lower") == "changed\n"
+    assert not fetch(machine, **image)["changed"]
+
+
+def test_what_nobody_refers_to_goes(machine: Machine, layout: Path, tmp_path: Path) -> None:
+    add_image(tmp_path / "layout", "two", [layout.parent / f"{name}.tar" for name in ("one", "two")])
+    three = fetch(machine, name="web", image=f"oci:{layout}:three")
+    two = fetch(machine, name="other", image=f"oci:{tmp_path}/layout:two")
+    assert two["layers"] == three["layers"][:2]
+    assert two["size"] < three["size"]
+    fetch(machine, name="web", state="absent", gc=True)
+    left = [path.split("/")[-2] for path in two["layers"]]
+    assert sorted(machine.run("ls", f"{STORE}/layers").split()) == sorted(left)
+    assert len(machine.run("ls", f"{STORE}/images").split()) == 1
+    fetch(machine, name="other", state="absent", gc=True)
+    assert ours(machine) == []
 
 
 # A container

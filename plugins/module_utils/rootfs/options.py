@@ -80,6 +80,7 @@ OPTIONS = Options(
         Option("timeout", "int", default=30, normalise=_positive, declared=False),
         Option("max_size", default="16G", normalise=size, declared=False),
         Option("max_entries", "int", default=1_000_000, normalise=_positive, declared=False),
+        Option("verify", "bool", default=False, declared=False),
         Option("gc", "bool", default=False, declared=False),
     )
 )

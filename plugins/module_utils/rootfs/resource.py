@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import host
 from ..converge import Failure, Resource, State, Step
+from ..shell import command
 from . import store
 from .options import OPTIONS, SOURCES
 from .source import Kept, Source, masked, source
 
-_OF_THE_ENTRY = ("name", "state", "gc")
+_OF_THE_ENTRY = ("name", "state", "gc", "verify")
 
 
 def build(entries: Sequence[Mapping[str, Any]]) -> list[Resource]:
@@ -44,6 +46,7 @@ class Present:
         self._source = source
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._declaration = host.Declaration(self.name, "rootfs")
+        self._verify: bool = entry["verify"]
         self._is_known = entry.get("pull") == "always"
         self._kept: Kept = {}
         self._image: str | None = None
@@ -51,19 +54,26 @@ class Present:
     def read(self) -> State:
         declaration = self._declaration.read()
         self._kept = declaration or {}
-        return _describe(declaration, is_known=self._is_known)
+        return {**_describe(declaration, is_known=self._is_known), **self._damage()}
 
     def expect(self, actual: State) -> State:
         self._image = self._source.image(self._kept)
-        return {**_describe(self._declared(), is_known=self._is_known), "unpacked": True}
+        damage: dict[str, Any] = {"damaged": []} if self._verify else {}
+        return {**_describe(self._declared(), is_known=self._is_known), "unpacked": True, **damage}
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         steps = []
-        if self._image is None or not store.has(self._image):
-            steps.append(self._image_step())
+        damaged = [Path(path).name for path in actual.get("damaged", [])]
+        if self._image is None or damaged or not store.has(self._image):
+            steps.append(self._image_step(damaged))
         if self._image is None or _without_record(self._kept) != _without_record(self._declared()):
             steps.append(self._declaration_step())
         return steps
+
+    def _damage(self) -> dict[str, Any]:
+        """The layers that are not what was unpacked, by their paths, where they are to be looked at."""
+        layers = store.damaged(store.image_of(self._kept)) if self._verify else []
+        return {"damaged": [str(store.directory(layer)) for layer in layers]} if self._verify else {}
 
     def facts(self, actual: State) -> Mapping[str, Any]:
         image = self._image
@@ -92,15 +102,16 @@ class Present:
         layers = [] if self._image is None else store.layers(self._image)
         return [str(store.tree(layer)) for layer in layers]
 
-    def _image_step(self) -> Step:
+    def _image_step(self, damaged: Sequence[str]) -> Step:
         """Fetches and unpacks: once for all that share the source, and only by one run at a time."""
         key = self._image or f"source-{self._key}"
 
         def apply() -> None:
-            store.add(key, self._source.fetch)
+            store.add(key, self._source.fetch, damaged)
 
-        commands = (*store.prepare_commands(), *self._source.commands())
-        return Step("unpacked", commands, apply, shared=f"image {key}")
+        remove = [command(["rm", "-rf", *map(store.directory, damaged)])] if damaged else []
+        commands = (*store.prepare_commands(), *remove, *self._source.commands())
+        return Step("damaged" if damaged else "unpacked", commands, apply, shared=f"image {key}")
 
     def _declaration_step(self) -> Step:
         """Refers to the image, which may be known only when this is done."""

@@ -32,7 +32,7 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,15 +161,17 @@ def damaged(image: str) -> list[str]:
     return [layer for layer in layers(image) if has_layer(layer) and _recorded(layer) != _count(layer).digest]
 
 
-def add(key: str, fetch: Callable[[Path], AbstractContextManager[Content]]) -> str:
-    """Makes an image and returns its name.
+def add(
+    key: str, fetch: Callable[[Path], AbstractContextManager[Content]], anew: Collection[str] = ()
+) -> str:
+    """Makes an image and returns its name; the layers ``anew`` also where they are there already.
 
     ``fetch`` gets the content, using a directory for what it has to put aside. ``key`` is the image's name,
     or another that two runs would both have for the same content: only one of them then fetches it, the other
     waits. Raises Failure, OSError.
     """
     with _lock(f"image-{key}"):
-        if has(key):
+        if has(key) and not anew:
             return key
         for left in _left():
             _discard(left)
@@ -183,20 +185,13 @@ def add(key: str, fetch: Callable[[Path], AbstractContextManager[Content]]) -> s
             with fetch(staging) as content:
                 own = content.image == key
                 with contextlib.nullcontext() if own else _lock(f"image-{content.image}"):
-                    if not has(content.image):
-                        _make(content, staging)
+                    if anew or not has(content.image):
+                        _make(content, staging, anew)
                 return content.image
         finally:
             _discard(staging)
             for folder in ("images", "layers"):
                 _remove_empty(root() / folder)
-
-
-def drop(layer: str) -> None:
-    """Removes a layer whoever uses it, for it to be made again. Raises Failure, OSError."""
-    with _lock(f"layer-{layer}"):
-        if directory(layer).exists():
-            _remove(layer)
 
 
 def prepare_commands() -> tuple[str, ...]:
@@ -301,24 +296,25 @@ def layers_of(declaration: Mapping[str, Any]) -> list[str]:
     return [Path(path).parent.name for path in declaration.get("layers", [])]
 
 
-def _make(content: Content, staging: Path) -> None:
+def _make(content: Content, staging: Path, anew: Collection[str]) -> None:
     """Has every layer of an image in its place, lowest first; the image refers to them before that."""
     names = [layer.name for layer in content.layers if layer.name is not None]
     if len(names) < len(content.layers):
         names = [_unpack(content.layers[0], [], staging)]
-    made = []
+    made, was_there = [], has(content.image)
     _refer(content, names)
     try:
         for number, layer in enumerate(content.layers):
             with _lock(f"layer-{names[number]}"):
-                if not has_layer(names[number]):
+                if names[number] in anew or not has_layer(names[number]):
                     if layer.name is not None:
                         _unpack(layer, names[:number], staging)
                     _put(names[number], staging)
                     made.append(names[number])
     except BaseException:
-        file.remove(image_file(content.image))
-        _collect_layers(reversed(made))
+        if not was_there:
+            file.remove(image_file(content.image))
+            _collect_layers(reversed(made))
         raise
 
 
@@ -349,8 +345,9 @@ def _put(layer: str, staging: Path) -> None:
     place = directory(layer)
     with _lock(_STORE):
         place.parent.mkdir(exist_ok=True)
-        # Without its tree it is no layer, but it is in the way.
-        _discard(place)
+        # Damaged, or without a tree.
+        if place.exists():
+            os.rename(place, staging / "replaced")
         os.rename(staging / "layer", place)
     file.sync_directory(place.parent)
 
