@@ -78,7 +78,7 @@ class Option:
                 else options.normalise(value)
             )
         except Failure as failure:
-            raise Failure(f"{self.name}: {failure}") from None
+            raise Failure(f"{self.name}.{failure}") from None
 
 
 @dataclass(frozen=True)

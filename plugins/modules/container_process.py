@@ -34,9 +34,25 @@ options:
   command:
     description:
       - The program and its arguments. A program without a C(/) is looked for in the C(PATH) of O(env), in the root file system.
-      - Required with O(state=started) and O(state=paused).
+      - Required with O(state=started) and O(state=paused), unless the root file system is of an image that has a command, see
+        O(image_config).
     type: list
     elements: str
+  entrypoint:
+    description:
+      - What O(command) is appended to. In place of the image's entrypoint and command; an empty list for none.
+    type: list
+    elements: str
+  image_config:
+    description:
+      - Whether the image of the root file system, as RV(bare.containers.rootfs_fetch#module:config) tells it, is asked for what
+        is not declared. A root file system that is no image's says nothing.
+      - That is O(user), O(workdir), O(stop_signal), those variables of O(env) that are not declared, and what to run. The
+        image's entrypoint comes before a declared O(command), or else before the image's own command.
+      - Nothing is made of its volumes, ports, labels and health check. What it wrote in the places of its volumes is in
+        the container's own layer.
+    type: bool
+    default: true
   env:
     description:
       - Environment variables, besides C(PATH), C(HOME) and C(HOSTNAME), which have defaults. Nothing of the host's environment is
@@ -50,9 +66,8 @@ options:
       - Without a group it is the user's own, with the user's supplementary groups.
     type: str
   workdir:
-    description: The directory it starts in, made if it is missing.
+    description: The directory it starts in, made if it is missing. The default is that of the image, else C(/).
     type: str
-    default: /
     aliases: [working_dir]
   hostname:
     description: Its host name. The default is O(name).

@@ -64,6 +64,10 @@ _TMPFS_OPTIONS = re.compile(
 )
 
 
+def _entrypoint(value: list[Any]) -> list[str]:
+    return command(value) if value else []
+
+
 def _mount_point(value: str) -> str:
     path = absolute(value)
     if path == "/" or path.split("/")[1] in ("proc", "sys"):
@@ -357,9 +361,11 @@ OPTIONS = Options(
         NAME,
         Option("state", default="started", choices=STATES),
         Option("command", type="list", elements="str", normalise=command),
+        Option("entrypoint", type="list", elements="str", normalise=_entrypoint),
+        Option("image_config", type="bool", default=True),
         Option("env", type="dict", normalise=environment),
         Option("user", normalise=user),
-        Option("workdir", default="/", aliases=("working_dir",), normalise=absolute),
+        Option("workdir", aliases=("working_dir",), normalise=absolute),
         Option("hostname", normalise=_hostname),
         Option("rootfs", type="path", normalise=absolute),
         Option("rootfs_mode", default="overlay", choices=("overlay", "tmpfs", "read_only", "direct")),

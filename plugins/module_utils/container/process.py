@@ -18,7 +18,7 @@ from .. import host, systemctl
 from ..converge import Failure, Needs, State, Step
 from ..kernel import cgroup, file, namespace, overlay
 from ..shell import command, write_file
-from . import bundle, health, installation, log, private_copy, seccomp, spec, surroundings, units
+from . import bundle, health, image, installation, log, private_copy, seccomp, spec, surroundings, units
 from . import config as configuration
 from .options import OPTIONS, signal_number
 from .recipe import recipe
@@ -222,13 +222,16 @@ class Process:
         return health.interval(declared) > 0
 
     def _declared(self) -> dict[str, Any]:
-        """The declaration; to stop or restart, the one that is kept is enough."""
+        """The declaration with what the image says; to stop or restart, the one that is kept is enough."""
         state = self._entry["state"]
-        entry = self._entry
+        if "command" not in self._entry and state not in RUNNING and self._kept is not None:
+            entry: Entry = {**self._kept, "name": self.name}
+        else:
+            entry = image.completed(self._entry, surroundings.image_config(self._entry))
         if "command" not in entry:
-            if state in ("started", "paused") or self._kept is None:
-                raise Failure("command: it is missing, a process takes one; nothing was changed.")
-            entry = {**self._kept, "name": self.name}
+            raise Failure(
+                "command: it is missing, a process takes one, and no image says which; nothing was changed."
+            )
         return {**entry, "state": "started" if state == "restarted" else state}
 
     # From the one to the other.

@@ -309,7 +309,7 @@ def _process(declared: Entry, given: Host) -> Config:
         "user": {"uid": _number(user), "gid": _number(group)},
         "args": [*_init_command(declared, given), *declared["command"]],
         "env": [f"{name}={value}" for name, value in _environment(declared).items()],
-        "cwd": declared["workdir"],
+        "cwd": declared.get("workdir", "/"),
         "capabilities": _capabilities(declared, given),
         "noNewPrivileges": declared.get("no_new_privileges", not declared["privileged"]),
         "rlimits": [

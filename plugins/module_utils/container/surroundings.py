@@ -52,6 +52,15 @@ def layers(declared: Mapping[str, Any]) -> list[str]:
     return list(kept.get("layers", []))
 
 
+def image_config(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """What the image of the root file system says of its containers; nothing where it is no image. Raises
+    Failure."""
+    if "rootfs" in declared:
+        return {}
+    kept = host.Declaration(declared["name"], "rootfs").read() or {}
+    return dict(kept.get("config", {}))
+
+
 def missing(declared: Mapping[str, Any]) -> Failure | None:
     """What keeps the root file system from being mounted, or None."""
     found = layers(declared)

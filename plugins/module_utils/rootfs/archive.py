@@ -11,28 +11,24 @@ refused here: an archive that breaks off, or has a damaged header in its midst.
 from __future__ import annotations
 
 import bz2
-import contextlib
+import functools
 import gzip
+import hashlib
 import lzma
 import os
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Protocol
 
 from ..converge import Failure
+from . import program
 
 _BLOCK = 512
 _CHUNK = 1 << 18
 _LARGEST_HEADER = 1 << 20
-
-_BZIP2 = b"BZh"
-_GZIP = b"\x1f\x8b"
-_XZ = b"\xfd7zXZ\0"
-_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class Refused(Exception):
@@ -40,11 +36,29 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
+class Read:
+    """What an archive was that has been read to its end: the sha256 of its bytes when decompressed, in
+    hexadecimal digits, how many they are, and how many entries."""
+
+    digest: str
+    size: int
+    entries: int
+
+
+@dataclass(frozen=True)
 class Limits:
-    """The most that an archive may come to: bytes when decompressed, and entries."""
+    """The most that an archive may come to: bytes, compressed and not, and entries; together with others that
+    have ``used`` some. And how many seconds it may take."""
 
     size: int
     entries: int
+    seconds: float
+    used: Read | None = None
+
+    def less(self, read: Read) -> Limits:
+        """The same for several archives together, of which one has been read."""
+        used = self.used or Read("", 0, 0)
+        return replace(self, used=Read("", used.size + read.size, used.entries + read.entries))
 
 
 class Stream(Protocol):
@@ -53,51 +67,72 @@ class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+@dataclass(frozen=True)
+class _Compression:
+    """How a compressed file begins, the programs that decompress it, the fastest first, and what does it in
+    their place."""
+
+    name: str
+    start: bytes
+    programs: tuple[tuple[str, ...], ...]
+    reader: Callable[[BinaryIO], AbstractContextManager[Stream]] | None
+
+
+_COMPRESSIONS = (
+    _Compression(
+        "gzip", b"\x1f\x8b", (("pigz", "-dc"), ("gzip", "-dc")), lambda file: gzip.GzipFile(fileobj=file)
+    ),
+    _Compression("xz", b"\xfd7zXZ\0", (("xz", "-dc", "-T0"),), lzma.LZMAFile),
+    _Compression("bzip2", b"BZh", (("lbzip2", "-dc"), ("pbzip2", "-dc"), ("bzip2", "-dc")), bz2.BZ2File),
+    # Python reads it itself from 3.14 on only.
+    _Compression("zstd", b"\x28\xb5\x2f\xfd", (("zstd", "-dcq", "-T0"),), None),
+)
+
+
 def decompressed(descriptor: int) -> AbstractContextManager[Stream]:
     """The content of an open file from its start, by its first bytes: gzip, xz, bzip2, zstd, or as it is.
 
-    Leaving it raises Refused for what a program found wrong. Raises Failure, OSError.
+    A program does it where there is one, so that it is done on another processor than what is made of it, or
+    on several. Leaving it raises Refused for what the program found wrong. Raises Failure, OSError.
     """
+    os.lseek(descriptor, 0, os.SEEK_SET)
     start = os.pread(descriptor, 8, 0)
-    if start.startswith(_ZSTD):
-        return _zstd(descriptor)
-    plain = open(descriptor, "rb", closefd=False)  # noqa: SIM115 # which leaves nothing open
-    if start.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=plain)
-    if start.startswith(_XZ):
-        return lzma.LZMAFile(plain)
-    return bz2.BZ2File(plain) if start.startswith(_BZIP2) else plain
+    for compression in _COMPRESSIONS:
+        if start.startswith(compression.start):
+            return _decompressed(descriptor, compression)
+    return open(descriptor, "rb", closefd=False)  # which leaves nothing open
 
 
-@contextlib.contextmanager
-def _zstd(descriptor: int) -> Iterator[Stream]:
-    """Python reads zstd itself from 3.14 on only; the program is where the archives are."""
-    program = shutil.which("zstd")
-    if program is None:
+def _decompressed(descriptor: int, compression: _Compression) -> AbstractContextManager[Stream]:
+    for name, *options in compression.programs:
+        path = shutil.which(name)
+        if path is not None:
+            return program.output(
+                [path, *options], functools.partial(_damaged, compression.name, name), stdin=descriptor
+            )
+    if compression.reader is None:
         raise Failure(
-            "The archive is compressed with zstd: install the package zstd, or take one that is compressed "
-            "with gzip, xz or bzip2; nothing was changed."
+            f"The archive is compressed with {compression.name}: install the package zstd, or take one that "
+            "is compressed with gzip, xz or bzip2; nothing was changed."
         )
-    reader, writer = os.pipe()
-    words = [program, "--decompress", "--stdout", "--quiet"]
-    process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-        words, stdin=descriptor, stdout=writer, stderr=subprocess.DEVNULL
-    )
-    os.close(writer)
-    try:
-        with os.fdopen(reader, "rb") as stream:
-            yield stream
-    finally:
-        status = process.wait()
-    if status != 0:
-        raise Refused("is no whole zstd file")
+    return compression.reader(open(descriptor, "rb", closefd=False))  # which leaves nothing open
+
+
+def _damaged(compression: str, name: str, status: int, said: list[str]) -> Refused:
+    how = f"was ended by signal {-status}" if status < 0 else f"has ended with status {status}"
+    return Refused(f"is no whole {compression} file: {said[-1] if said else f'{name} {how}'}")
 
 
 class Archive:
-    """A tar archive's entries, in order. ``entry``'s data is read before the next entry is asked for."""
+    """A tar archive's entries, in order. ``entry``'s data is read before the next entry is asked for.
+
+    ``read`` is there when all entries are.
+    """
+
+    read: Read
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
-        self._bytes = _Forward(stream, limits.size)
+        self._bytes = _Forward(stream, limits)
         self._limits = limits
 
     def entries(self) -> Iterator[tarfile.TarInfo]:
@@ -107,19 +142,20 @@ class Archive:
             encoding="utf-8",
             errors="surrogateescape",
         )
-        count = 0
+        count, before = 0, self._limits.used.entries if self._limits.used else 0
         while True:
             entry = archive.next()
             if entry is None:
                 break
             count += 1
-            if count > self._limits.entries:
+            if before + count > self._limits.entries:
                 raise Refused(f"has more than the {self._limits.entries} entries that max_entries allows")
             archive.members.clear()  # type: ignore[attr-defined]
             yield entry
         if not self._bytes.ended:
             raise Refused("breaks off, or is damaged, before the end that a tar archive has")
         self._bytes.drain()
+        self.read = Read(self._bytes.digest.hexdigest(), self._bytes.tell(), count)
 
     def copy(self, entry: tarfile.TarInfo, target: int) -> None:
         """Writes a regular file's data to a descriptor, holes as holes. Raises OSError, Refused."""
@@ -143,13 +179,16 @@ class Archive:
 class _Forward:
     """The file that tarfile reads: it goes forward only, by pieces that fit in memory, up to a limit.
 
-    ``ended`` is whether the last piece was the block of zeros that ends an archive (tar(5)).
+    ``ended`` is whether the last piece was the block of zeros that ends an archive (tar(5)), ``digest`` the
+    sha256 of all that was read.
     """
 
-    def __init__(self, stream: Stream, limit: int) -> None:
+    def __init__(self, stream: Stream, limits: Limits) -> None:
         self._stream = stream
-        self._limit = limit
+        self._limit = limits.size
+        self._before = limits.used.size if limits.used else 0
         self._position = 0
+        self.digest = hashlib.sha256()
         self.ended = False
 
     def tell(self) -> int:
@@ -167,7 +206,8 @@ class _Forward:
             size -= len(piece)
         data = b"".join(pieces)
         self._position += len(data)
-        if self._position > self._limit:
+        self.digest.update(data)
+        if self._before + self._position > self._limit:
             raise Refused(f"has more than the {self._limit} bytes that max_size allows")
         self.ended = data == bytes(_BLOCK)
         return data

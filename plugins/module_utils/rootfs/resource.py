@@ -1,22 +1,27 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container's root file system as the engine wants it: a layer in the store, and the container's reference
+"""A container's root file system as the engine wants it: an image in the store, and the container's reference
 to it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import host
 from ..converge import Failure, Resource, State, Step
+from ..shell import command
 from . import store
+from .files import Kept
 from .options import OPTIONS, SOURCES
-from .source import Kept, Source, masked, source
+from .proof import is_foreseeable
+from .source import Source, source
+from .web import without_passwords
 
-_OF_THE_ENTRY = ("name", "state", "gc")
+_OF_THE_ENTRY = ("name", "state", "gc", "verify")
 
 
 def build(entries: Sequence[Mapping[str, Any]]) -> list[Resource]:
@@ -31,77 +36,109 @@ def build(entries: Sequence[Mapping[str, Any]]) -> list[Resource]:
         key = repr(sorted((name, value) for name, value in entry.items() if name not in _OF_THE_ENTRY))
         if key not in sources:
             sources[key] = source(entry)
-        made.append(Present(entry, sources[key], key))
+        made.append(Present(entry, sources[key]))
     return made
 
 
 class Present:
-    """A container that has a root file system. ``key`` tells its source apart from others."""
+    """A container that has a root file system."""
 
-    def __init__(self, entry: Mapping[str, Any], source: Source, key: str) -> None:
+    def __init__(self, entry: Mapping[str, Any], source: Source) -> None:
         self.name: str = entry["name"]
         self._options = {name: value for name, value in OPTIONS.declaration(entry).items() if name != "name"}
         self._source = source
-        self._key = hashlib.sha256(key.encode()).hexdigest()
+        self._key = hashlib.sha256(repr(sorted(self._options.items())).encode()).hexdigest()
         self._declaration = host.Declaration(self.name, "rootfs")
+        self._verify: bool = entry["verify"]
+        self._is_known = entry.get("pull") == "always"
         self._kept: Kept = {}
-        self._layer: str | None = None
+        self._image: str | None = None
 
     def read(self) -> State:
         declaration = self._declaration.read()
         self._kept = declaration or {}
-        return _describe(declaration)
+        return {**_describe(declaration, is_known=self._is_known), **self._damage()}
 
     def expect(self, actual: State) -> State:
-        self._layer = self._source.layer(self._kept)
-        return {**_describe(self._declared()), "unpacked": True}
+        self._image = self._source.image(self._kept)
+        damage: dict[str, Any] = {"damaged": []} if self._verify else {}
+        return {**_describe(self._declared(), is_known=self._is_known), "unpacked": True, **damage}
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         steps = []
-        if self._layer is None or not store.has(self._layer):
-            steps.append(self._layer_step())
-        if self._layer is None or _without_record(self._kept) != _without_record(self._declared()):
+        damaged = [Path(path).name for path in actual.get("damaged", [])]
+        if self._image is None or damaged or not store.has(self._image):
+            steps.append(self._image_step(damaged))
+        if self._image is None or _without_record(self._kept) != _without_record(self._declared()):
             steps.append(self._declaration_step())
         return steps
 
+    def _damage(self) -> dict[str, Any]:
+        """The layers that are not what was unpacked, by their paths, where they are to be looked at."""
+        layers = store.damaged(store.image_of(self._kept)) if self._verify else []
+        return {"damaged": [str(store.directory(layer)) for layer in layers]} if self._verify else {}
+
     def facts(self, actual: State) -> Mapping[str, Any]:
-        if self._layer is None:
-            return {"layers": [], "path": None, "digest": None, "size": None}
-        tree, size = str(store.tree(self._layer)), store.size(self._layer)
-        return {"layers": [tree], "path": tree, "digest": _digest(self._layer), "size": size}
+        image = self._image
+        if image is None:
+            return {"layers": [], "path": None, "digest": None, "size": None, "config": {}}
+        trees = self._trees()
+        path = trees[0] if len(trees) == 1 else None
+        return {
+            "layers": trees,
+            "path": path,
+            "digest": _digest(image),
+            "size": store.size(image),
+            "config": store.config(image),
+        }
 
     def _declared(self) -> dict[str, Any]:
-        """What is kept: the options, the layers for who starts the container, and the source's record."""
-        layers = [] if self._layer is None else [str(store.tree(self._layer))]
-        return {**self._options, "layers": layers, **self._source.record()}
+        """What is kept: the options, the image, its layers and configuration for who starts the container,
+        and the source's record."""
+        image: dict[str, Any] = {} if self._image is None else {"digest": _digest(self._image)}
+        config = {} if self._image is None else store.config(self._image)
+        if config:
+            image["config"] = config
+        return {**self._options, **image, "layers": self._trees(), **self._source.record()}
 
-    def _layer_step(self) -> Step:
+    def _trees(self) -> list[str]:
+        layers = [] if self._image is None else store.layers(self._image)
+        return [str(store.tree(layer)) for layer in layers]
+
+    def _image_step(self, damaged: Sequence[str]) -> Step:
         """Fetches and unpacks: once for all that share the source, and only by one run at a time."""
-        key = self._layer or f"url-{self._key}"
+        key = self._image or f"source-{self._key}"
+        # As long as it is not known, another source of the same declaration has to find it for itself.
+        shared = self._image or id(self._source)
 
         def apply() -> None:
-            store.add(key, self._source.fetch)
+            store.add(key, self._source.fetch, damaged)
 
-        return Step("unpacked", store.commands(self._source.commands()), apply, shared=f"layer {key}")
+        remove = [command(["rm", "-rf", *map(store.directory, damaged)])] if damaged else []
+        commands = (*store.prepare_commands(), *remove, *self._source.commands())
+        return Step("damaged" if damaged else "unpacked", commands, apply, shared=f"image {shared}")
 
     def _declaration_step(self) -> Step:
-        """Refers to the layer, which may be known only when this is done."""
+        """Refers to the image, which may be known only when this is done."""
 
         def apply() -> None:
-            self._layer = self._source.layer(self._kept)
-            if self._layer is None:
-                raise Failure("The layer was removed by another run meanwhile; run this one again.")
-            with store.pinned(self._layer):
+            self._image = self._source.image(self._kept)
+            if self._image is None:
+                raise Failure("The image was removed by another run meanwhile; run this one again.")
+            with store.pinned(self._image):
                 self._declaration.write_step(self._declared()).apply()
 
         return Step("rootfs declaration", self._declaration_commands(), apply)
 
     def _declaration_commands(self) -> tuple[str, ...]:
-        declared = self._declared()
-        if self._layer is not None:
+        """Where the image or its layers are known only when it is made, the shell knows them then."""
+        declared = without_passwords(self._declared())
+        if declared["layers"]:
             return self._declaration.write_step(declared).commands
-        written = self._declaration.write_step({**declared, "layers": ["@LAYER@"]}).commands
-        return (*written, f'sed -i "s|@LAYER@|$layer/tree|" {self._declaration.path}')
+        digest = declared.get("digest", "@DIGEST@")
+        written = self._declaration.write_step({**declared, "digest": digest, "layers": ["@LAYER@"]}).commands
+        known = '-e "s|@LAYER@|$layer/tree|" -e "s|@DIGEST@|$(echo "$image" | tr - :)|"'
+        return (*written, f"sed -i {known} {self._declaration.path}")
 
 
 class Absent:
@@ -137,20 +174,19 @@ class Absent:
         return {}
 
 
-def _describe(declaration: Mapping[str, Any] | None) -> dict[str, Any]:
+def _describe(declaration: Mapping[str, Any] | None, *, is_known: bool = False) -> dict[str, Any]:
     """A declaration as state, with what is in the store for it.
 
-    The digest is left out where nobody can know it before the source has been fetched.
+    The digest is left out where nobody can know it before the source has been fetched. What an image's name
+    stands for is in it where that ``is_known``.
     """
     if declaration is None:
         return {"state": "absent"}
-    layers = store.names(declaration)
-    state = {name: declaration[name] for name in SOURCES if declaration.get(name)}
-    if "url" in state:
-        state["url"] = masked(state["url"])
-    if layers and ("url" not in state or "checksum" in declaration):
-        state["digest"] = _digest(layers[0])
-    return {"state": "present", **state, "unpacked": bool(layers) and all(map(store.has, layers))}
+    shown = (*SOURCES, "platform", *(["resolved"] if is_known else []))
+    state = {name: without_passwords(declaration[name]) for name in shown if declaration.get(name)}
+    if "digest" in declaration and is_foreseeable(declaration):
+        state["digest"] = declaration["digest"]
+    return {"state": "present", **state, "unpacked": store.has(store.image_of(declaration))}
 
 
 def _collect_step(unused: Sequence[str]) -> Step:

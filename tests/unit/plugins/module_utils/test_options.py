@@ -256,5 +256,40 @@ def test_options_within_an_option_are_read_in_the_same_way():
         {"parts": [{"to": "a", "size": "1K"}], "one": {"to": "b"}}
     ).validated_parameters
     assert options.normalise(given) == {"parts": [{"to": "a", "size": 1024}], "one": {"to": "b"}}
-    with pytest.raises(Failure, match=r"^parts: size: 'x' is not accepted, it takes a number of bytes"):
+    with pytest.raises(Failure, match=r"^parts\.size: 'x' is not accepted, it takes a number of bytes"):
         options.normalise({"parts": [{"to": "a", "size": "x"}]})
+
+
+NESTED = Options(
+    (
+        Option("name", required=True),
+        Option(
+            "bootstrap",
+            "dict",
+            options=Options(
+                (
+                    Option("suite", required=True),
+                    Option("variant", default="minbase", choices=("minbase", "buildd")),
+                    Option("include", "list", elements="str", compare="set"),
+                    Option("size", normalise=size),
+                )
+            ),
+        ),
+    )
+)
+
+
+def test_options_of_an_option_have_one_normal_form_too():
+    validator = ArgumentSpecValidator(NESTED.argument_spec())
+    checked = validator.validate({"name": "web", "bootstrap": {"suite": "x", "include": "b,a", "size": "1K"}})
+    assert checked.error_messages == []
+    assert NESTED.normalise(checked.validated_parameters)["bootstrap"] == {
+        "suite": "x",
+        "variant": "minbase",
+        "include": ["a", "b"],
+        "size": 1024,
+    }
+    for bad in ({}, {"suite": "x", "variant": "none"}, {"suite": "x", "unknown": 1}):
+        assert validator.validate({"name": "web", "bootstrap": bad}).error_messages
+    with pytest.raises(Failure, match=r"^bootstrap\.size: 'x' is not accepted, it takes a number of bytes"):
+        NESTED.normalise({"name": "web", "bootstrap": {"suite": "x", "size": "x"}})

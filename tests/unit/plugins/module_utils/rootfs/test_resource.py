@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import pytest
 from ansible_collections.bare.containers.plugins.module_utils import host
 from ansible_collections.bare.containers.plugins.module_utils.converge import converge
-from ansible_collections.bare.containers.plugins.module_utils.rootfs import source, store
+from ansible_collections.bare.containers.plugins.module_utils.rootfs import files, proof, store, tarball, web
+from ansible_collections.bare.containers.plugins.module_utils.rootfs.archive import Read
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.resource import build
 
@@ -21,18 +23,20 @@ def hashed(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "STATE", tmp_path / "state")
     monkeypatch.setattr(host, "RUN", tmp_path / "run")
     read = []
-    digest = source._digest
+    digest = files.digest
 
     def counting(algorithm, opened):
         read.append(algorithm)
         return digest(algorithm, opened)
 
-    def unpack(descriptor, tree, limits):
-        with open(descriptor, "rb", closefd=False) as archive:
-            (tree / "content").write_bytes(archive.read())
+    def unpack(descriptor, tree, limits, watch):
+        content = os.pread(descriptor, 1 << 20, 0)
+        (tree / "content").write_bytes(content)
+        return Read(hashlib.sha256(content).hexdigest(), len(content), 1)
 
-    monkeypatch.setattr(source, "_digest", counting)
-    monkeypatch.setattr(source, "unpack", unpack)
+    monkeypatch.setattr(files, "digest", counting)
+    monkeypatch.setattr(proof, "digest", counting)
+    monkeypatch.setattr(tarball, "unpack", unpack)
     return read
 
 
@@ -87,6 +91,16 @@ def test_an_archive_with_a_checksum_is_read_when_it_is_unpacked(archive, hashed)
     assert hashed == []
 
 
+def test_sources_that_differ_only_in_how_they_are_asked(archive, tmp_path):
+    (tmp_path / "sums").write_text(hashlib.sha256(b"content").hexdigest())
+    declared = {"path": str(archive), "checksum": f"sha256:{tmp_path}/sums"}
+    entries = [{"name": "a", **declared}, {"name": "b", **declared, "timeout": 3}, {"name": "c", **declared}]
+    outcomes = run(*entries)
+    assert [outcome.changed for outcome in outcomes] == [True] * 3
+    assert len({outcome.facts["path"] for outcome in outcomes}) == 1
+    assert not any(outcome.changed for outcome in run(*entries))
+
+
 @pytest.mark.parametrize("state", ["nothing", "same", "another", "lost"])
 def test_check_mode_tells_what_then_becomes(archive, tmp_path, state):
     entry = {"name": "web", "path": str(archive)}
@@ -109,11 +123,11 @@ def test_absent_and_collected(archive):
     run({"name": "web", "path": str(archive)})
     absent = {"name": "web", "state": "absent"}
     (predicted,) = run({**absent, "gc": True}, check=True)
-    assert len(store.layers()) == 1
+    assert len(store.all_layers()) == 1
     (real,) = run({**absent, "gc": True})
     assert (predicted.before, predicted.after) == (real.before, real.after)
     assert real.after == {"state": "absent", "unused": []}
-    assert store.layers() == []
+    assert store.all_layers() == []
     assert not run({**absent, "gc": True})[0].changed
 
 
@@ -124,7 +138,8 @@ def test_absent_and_collected(archive):
         ("https://user:secret@a/b", "https://user:********@a/b"),
         ("https://user@a/b:c@d", "https://user@a/b:c@d"),
         ("https://u:p@ss@a/b", "https://u:********@a/b"),
+        ("deb http://u:p@a/b main\ndeb http://c/d@e", "deb http://u:********@a/b main\ndeb http://c/d@e"),
     ],
 )
 def test_a_password_in_an_address_is_not_shown(url, shown):
-    assert source.masked(url) == shown
+    assert web.masked(url) == shown

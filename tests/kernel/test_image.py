@@ -1,0 +1,487 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images through rootfs_fetch on this kernel: made by umoci and skopeo, served by a registry, and what a
+container sees of them is what umoci unpacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rootfs import STORE, Entries, entries, fetch, ours
+
+Machine = Any  # conftest.Machine
+
+# Three layers, as archives that GNU tar has packed; the second and the third say only what they change.
+MAKE_LAYERS = r"""
+T='tar --format=pax --numeric-owner --xattrs --xattrs-include=* --no-recursion --create'
+mkdir -p one/usr/bin one/opaque/sub one/hidden/sub one/gone one/dir/sub one/etc one/private/deep one/old
+chown 1000:1001 one/private; chmod 0700 one/private; chmod 2775 one/private/deep; chmod 0750 one/hidden
+ln -s usr/bin one/bin
+cp /bin/busybox one/usr/bin/busybox; ln one/usr/bin/busybox one/usr/bin/sh
+cp /bin/true one/usr/bin/ping; setcap cap_net_raw+ep one/usr/bin/ping; chmod 4755 one/usr/bin/busybox
+for name in opaque/a opaque/sub/b hidden/a hidden/sub/b gone/g dir/sub/f etc/removed etc/lower etc/two-names \
+    to-dir removed private/deep/file old/o; do echo $name > one/$name; done
+ln one/etc/two-names one/etc/second-name
+mkfifo one/fifo; mknod one/null c 1 3; ln -s nowhere one/dangling
+truncate -s 5M one/sparse; printf middle | dd of=one/sparse bs=1 seek=3000000 conv=notrunc status=none
+python3 -c 'import os; os.setxattr("one/dir", "user.colour", b"red"); os.setxattr("one/etc", "user.x", b"y")'
+find one -exec touch -h -d '2001-02-03 04:05:06.123456789' {} +
+(cd one; find . | $T --sparse --files-from=-) > one.tar
+
+mkdir -p two/opaque two/hidden two/bin two/etc two/private/deep two/to-dir
+echo new > two/opaque/new; echo new > two/hidden/new; echo file > two/dir; echo in > two/to-dir/in
+echo new > two/bin/new-tool; echo more > two/private/deep/more; echo x > two/etc/second-name
+touch two/.wh.removed two/.wh.gone two/.wh.nothing two/opaque/.wh..wh..opq two/hidden/.wh..wh..opq two/.wh.old
+find two -exec touch -h -d '2002-02-03 04:05:06.5' {} +
+(cd two; $T .wh.removed .wh.gone .wh.nothing .wh.old opaque/.wh..wh..opq opaque/new hidden/new \
+    hidden/.wh..wh..opq dir to-dir to-dir/in bin/new-tool private/deep/more etc/second-name) > two.tar
+
+mkdir -p three/gone/back three/etc three/old; echo again > three/gone/back/x; touch three/etc/.wh.removed
+python3 -c 'import os; os.setxattr("three/old", "user.colour", b"blue")'
+find three -exec touch -h -d '2003-02-03 04:05:06.5' {} +
+(cd three; $T gone gone/back gone/back/x etc/.wh.removed old) > three.tar
+# Links to what a lower layer has, which GNU tar would not write without the file itself.
+python3 -c '
+import tarfile
+with tarfile.open("three.tar", "a") as archive:
+    for name, target in (("etc/hard", "etc/lower"), ("link", "dangling"), ("etc/harder", "etc/hard")):
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = tarfile.LNKTYPE, target
+        archive.addfile(entry)
+'
+"""
+
+CONFIG = {
+    "Cmd": ["serve", "--all"],
+    "Entrypoint": ["/bin/sh", "-c"],
+    "Env": ["PATH=/usr/bin:/bin", "GREETING=hello world"],
+    "ExposedPorts": ["80/tcp"],
+    "Labels": {"maker": "the test"},
+    "StopSignal": "SIGQUIT",
+    "User": "1000:1001",
+    "Volumes": ["/data"],
+    "WorkingDir": "/etc",
+}
+
+
+def run(*words: Any, **options: Any) -> str:
+    """What a program prints that has to succeed."""
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def add_image(layout: Path, tag: str, layers: list[Path], config: dict[str, Any] | None = None) -> None:
+    """Has umoci make an image of these archives, with that configuration, in an OCI layout."""
+    if not layout.exists():
+        run("umoci", "init", "--layout", layout)
+    run("umoci", "new", "--image", f"{layout}:{tag}")
+    for layer in layers:
+        run("umoci", "raw", "add-layer", "--image", f"{layout}:{tag}", layer)
+    options = {
+        "Cmd": "cmd",
+        "Entrypoint": "entrypoint",
+        "Env": "env",
+        "ExposedPorts": "exposedports",
+        "Labels": "label",
+        "StopSignal": "stopsignal",
+        "User": "user",
+        "Volumes": "volume",
+        "WorkingDir": "workingdir",
+    }
+    words = []
+    for name, value in (config or {}).items():
+        if isinstance(value, dict):
+            value = [f"{key}={text}" for key, text in value.items()]
+        for each in [value] if isinstance(value, str) else value:
+            words.append(f"--config.{options[name]}={each}")
+    if words:
+        run("umoci", "config", "--image", f"{layout}:{tag}", *words)
+
+
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OCI layout with the image ``three``; beside it ``unpacked/rootfs``, what umoci unpacks of it."""
+    top = tmp_path_factory.mktemp("image")
+    run("sh", "-ec", MAKE_LAYERS, cwd=top)
+    add_image(top / "layout", "three", [top / f"{name}.tar" for name in ("one", "two", "three")], CONFIG)
+    run("umoci", "unpack", "--image", f"{top}/layout:three", top / "unpacked")
+    return top / "layout"
+
+
+def merged(machine: Machine, layers: list[str]) -> Entries:
+    """What a container sees: the layers, lowest first, through an overlay."""
+    machine.run("mkdir", "-p", "/run/merged")
+    lower = ":".join(reversed([*(["/run/nothing"] if len(layers) == 1 else []), *layers]))
+    machine.shell(f"mkdir -p /run/nothing; mount -t overlay overlay -o lowerdir={lower} /run/merged")
+    found = entries(machine, "/run/merged")
+    machine.run("umount", "/run/merged")
+    return found
+
+
+def test_what_a_container_sees_is_what_umoci_unpacks(machine: Machine, layout: Path) -> None:
+    result = fetch(machine, name="web", image=f"oci:{layout}:three")
+    expected = entries(machine, str(layout.parent / "unpacked/rootfs"))
+    found = merged(machine, result["layers"])
+    assert found.keys() == expected.keys()
+    assert found == expected
+    assert len(result["layers"]) == 3
+    assert len(found) > 30
+    assert found["usr/bin/ping"]["xattrs"]
+    assert result["config"] == CONFIG
+    assert result["path"] is None
+    assert not fetch(machine, name="web", image=f"oci:{layout}:three")["changed"]
+
+
+# A registry
+
+REGISTRY = """
+version: 0.1
+log: {{level: warn, accesslog: {{disabled: false}}}}
+storage: {{filesystem: {{rootdirectory: {top}/data}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}
+http: {{addr: "127.0.0.1:5000", tls: {{certificate: {top}/server.crt, key: {top}/server.key}}}}
+auth: {{htpasswd: {{realm: test, path: {top}/htpasswd}}}}
+"""
+
+MAKE_CERTIFICATES = r"""
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
+openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout server.key -out server.csr
+printf 'subjectAltName=IP:127.0.0.1' > extensions
+openssl x509 -req -days 2 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile extensions \
+    -out server.crt
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.crt
+htpasswd -Bbn user sesame > htpasswd
+"""
+
+
+class Registry:
+    """A docker-registry on a machine's 127.0.0.1:5000, with a certificate and a password; it says what it is
+    asked for."""
+
+    def __init__(self, machine: Machine, top: Path) -> None:
+        self.top = top
+        self.access = {"username": "user", "password": "sesame", "ca_path": str(top / "ca.crt")}
+        self._machine = machine
+        run("sh", "-ec", MAKE_CERTIFICATES, cwd=top)
+        (top / "config.yml").write_text(REGISTRY.format(top=top))
+        with (top / "log").open("w") as log, (top / "errors").open("w") as errors:
+            self._process = subprocess.Popen(
+                machine.command("docker-registry", "serve", str(top / "config.yml")),
+                stdout=log,
+                stderr=errors,
+            )
+        machine.shell(
+            "for i in $(seq 500); do ss -Hltn sport = 5000 | grep -q . && exit; sleep 0.02; done; exit 1"
+        )
+
+    def push(self, source: str, name: str) -> None:
+        """Has skopeo put an image there."""
+        certificates = self.top / "certificates"
+        certificates.mkdir(exist_ok=True)
+        shutil.copy(self.top / "ca.crt", certificates)
+        self._machine.run(
+            *["skopeo", "copy", "--quiet", f"--dest-cert-dir={certificates}", "--dest-creds=user:sesame"],
+            *[source, f"docker://127.0.0.1:5000/{name}"],
+        )
+        self.requests()
+
+    def requests(self) -> list[str]:
+        """Methods and paths of all that it was asked for since the last call."""
+        lines = (self.top / "log").read_text().splitlines()
+        self._seen, seen = len(lines), getattr(self, "_seen", 0)
+        return [" ".join(line.split('"')[1].split()[:2]) for line in lines[seen:] if line.count('"') > 1]
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def registry(machine: Machine, tmp_path: Path) -> Iterator[Registry]:
+    (tmp_path / "registry").mkdir()
+    started = Registry(machine, tmp_path / "registry")
+    yield started
+    started.end()
+
+
+def digest_of(layout: Path, tag: str) -> str:
+    """The digest of an image's manifest, as the index says it."""
+    index = json.loads((layout / "index.json").read_text())
+    (found,) = (
+        entry["digest"]
+        for entry in index["manifests"]
+        if entry["annotations"]["org.opencontainers.image.ref.name"] == tag
+    )
+    return str(found)
+
+
+THREE = "docker://127.0.0.1:5000/test/three:1"
+
+
+def test_an_image_of_a_registry(machine: Machine, layout: Path, registry: Registry) -> None:
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    predicted = fetch(machine, name="web", image=THREE, check=True, **registry.access)
+    assert (predicted["changed"], predicted["digest"], registry.requests()) == (True, None, [])
+    assert ours(machine) == []
+    result = fetch(machine, name="web", image=THREE, **registry.access)
+    assert predicted["diff"] == result["diff"]
+    assert any(request.startswith("GET /v2/test/three/blobs/") for request in registry.requests())
+    assert merged(machine, result["layers"]) == entries(machine, str(layout.parent / "unpacked/rootfs"))
+    assert result["digest"] == digest_of(layout, "three")
+    assert "sesame" not in machine.shell("grep -r sesame /var/lib/bare-containers || true")
+    assert "sesame" not in json.dumps({**result, "invocation": None})
+    # Neither the same container nor another one asks for what is there.
+    assert not fetch(machine, name="web", image=THREE, **registry.access)["changed"]
+    assert fetch(machine, name="other", image=THREE, **registry.access)["layers"] == result["layers"]
+    assert not fetch(machine, name="web", image="127.0.0.1:5000/test/three:1")["changed"]
+    assert registry.requests() == []
+
+
+def test_an_image_by_its_digest(machine: Machine, layout: Path, registry: Registry) -> None:
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    image = f"docker://127.0.0.1:5000/test/three@{digest_of(layout, 'three')}"
+    result = fetch(machine, name="web", image=image, **registry.access)
+    assert result["digest"] == digest_of(layout, "three")
+    registry.requests()
+    assert not fetch(machine, name="web", image=image, pull="always", **registry.access)["changed"]
+    assert fetch(machine, name="other", image=image, **registry.access)["digest"] == result["digest"]
+    assert registry.requests() == []
+    none = f"docker://127.0.0.1:5000/test/three@sha256:{'0' * 64}"
+    missing = fetch(machine, name="web", image=none, ok=False, **registry.access)
+    assert missing["msg"].startswith(f"web: image: {none} could not be fetched: ")
+    assert "manifest unknown" in missing["msg"]
+
+
+def test_a_tag_that_moves(machine: Machine, layout: Path, registry: Registry, tmp_path: Path) -> None:
+    """Only who pulls always sees it; what is in the store already is not unpacked again."""
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    first = fetch(machine, name="web", image=THREE, **registry.access)
+    registry.requests()
+    assert not fetch(machine, name="web", image=THREE, pull="always", **registry.access)["changed"]
+    asked = registry.requests()
+    assert [
+        request for request in asked if request.split()[1] not in ("/v2/", "/v2/test/three/manifests/1")
+    ] == []
+    add_image(tmp_path / "layout", "two", [layout.parent / f"{name}.tar" for name in ("one", "two")])
+    registry.push(f"oci:{tmp_path}/layout:two", "test/three:1")
+    assert not fetch(machine, name="web", image=THREE, **registry.access)["changed"]
+    written = machine.run("stat", "--format=%Z", *first["layers"])
+    predicted = fetch(machine, name="web", image=THREE, pull="always", check=True, **registry.access)
+    second = fetch(machine, name="web", image=THREE, pull="always", **registry.access)
+    assert (predicted["changed"], second["changed"]) == (True, True)
+    assert predicted["diff"] == second["diff"]
+    assert digest_of(tmp_path / "layout", "two") in second["diff"][0]["after"]
+    assert second["layers"] == first["layers"][:2]
+    assert second["config"] == {}
+    assert machine.run("stat", "--format=%Z", *first["layers"]) == written
+    assert not fetch(machine, name="web", image=THREE, pull="always", **registry.access)["changed"]
+
+
+def test_what_goes_wrong_with_a_registry(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path
+) -> None:
+    """One sentence each, and the container keeps what it has."""
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    busybox = fetch(machine, name="web", busybox=True)
+    before = ours(machine)
+    access, top = registry.access, registry.top
+    wrong = [
+        ({**access, "password": "wrong"}, "unauthorized"),
+        ({"ca_path": access["ca_path"]}, "unauthorized"),
+        ({**access, "ca_path": str(top / "other.crt")}, "certificate"),
+        ({"username": "user", "password": "sesame"}, "certificate"),
+    ]
+    for options, reason in wrong:
+        result = fetch(machine, name="web", image=THREE, ok=False, **options)
+        assert result["msg"].startswith(f"web: image: {THREE} could not be fetched: "), result["msg"]
+        assert reason in result["msg"]
+        assert result["msg"].endswith("; nothing was changed.")
+        assert "\n" not in result["msg"]
+        assert ours(machine) == before
+    none = THREE.replace("three", "none")
+    assert "manifest unknown" in fetch(machine, name="web", image=none, ok=False, **access)["msg"]
+    registry.end()
+    assert "refused" in fetch(machine, name="web", image=THREE, ok=False, **access)["msg"]
+    assert ours(machine) == before
+    assert not fetch(machine, name="web", busybox=True)["changed"]
+    assert machine.run("ls", busybox["path"])
+
+
+def test_certificates_that_are_not_looked_at_and_an_authfile(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path
+) -> None:
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    (tmp_path / "auth.json").write_text('{"auths": {"127.0.0.1:5000": {"auth": "dXNlcjpzZXNhbWU="}}}')
+    access = {"validate_certs": False, "authfile": str(tmp_path / "auth.json")}
+    assert fetch(machine, name="web", image=THREE, **access)["digest"] == digest_of(layout, "three")
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("what", ["content", "whiteout", "attribute"])
+def test_a_changed_layer_is_found_and_repaired(machine: Machine, layout: Path, what: str) -> None:
+    image = {"name": "web", "image": f"oci:{layout}:three"}
+    result = fetch(machine, **image)
+    one, two, _three = result["layers"]
+    whole = merged(machine, result["layers"])
+    assert not fetch(machine, **image, verify=True)["changed"]
+    changes = {
+        "content": f"touch -r {one}/etc/lower /run/time; echo LOWER > {one}/etc/lower",
+        "whiteout": f"touch -r {two} /run/time; rm {two}/removed",
+        "attribute": f"touch -r {one}/usr/bin/ping /run/time; setcap -r {one}/usr/bin/ping",
+    }
+    back = {"content": f"{one}/etc/lower", "whiteout": two, "attribute": f"{one}/usr/bin/ping"}
+    machine.shell(f"{changes[what]}; touch -r /run/time {back[what]}")
+    assert not fetch(machine, **image)["changed"]
+    damaged = str(Path(two if what == "whiteout" else one).parent)
+    predicted = fetch(machine, **image, verify=True, check=True)
+    repaired = fetch(machine, **image, verify=True)
+    assert (predicted["changed"], repaired["changed"]) == (True, True)
+    assert predicted["diff"] == repaired["diff"]
+    assert damaged in repaired["diff"][0]["before"]
+    assert damaged not in repaired["diff"][0]["after"]
+    assert merged(machine, result["layers"]) == whole
+    assert not fetch(machine, **image, verify=True)["changed"]
+
+
+def test_a_damaged_layer_stays_where_it_cannot_be_fetched(
+    machine: Machine, layout: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(layout, tmp_path / "layout")
+    image = {"name": "web", "image": f"oci:{tmp_path}/layout:three"}
+    result = fetch(machine, **image)
+    machine.shell(f"echo changed > {result['layers'][0]}/etc/lower; rm -r {tmp_path}/layout/blobs")
+    failed = fetch(machine, **image, verify=True, ok=False)
+    assert failed["msg"].startswith(f"web: image: {image['image']} could not be fetched: ")
+    assert machine.run("cat", f"{result['layers'][0]}/etc/lower") == "changed\n"
+    assert not fetch(machine, **image)["changed"]
+
+
+def test_what_nobody_refers_to_goes(machine: Machine, layout: Path, tmp_path: Path) -> None:
+    add_image(tmp_path / "layout", "two", [layout.parent / f"{name}.tar" for name in ("one", "two")])
+    three = fetch(machine, name="web", image=f"oci:{layout}:three")
+    two = fetch(machine, name="other", image=f"oci:{tmp_path}/layout:two")
+    assert two["layers"] == three["layers"][:2]
+    assert two["size"] < three["size"]
+    fetch(machine, name="web", state="absent", gc=True)
+    left = [path.split("/")[-2] for path in two["layers"]]
+    assert sorted(machine.run("ls", f"{STORE}/layers").split()) == sorted(left)
+    assert len(machine.run("ls", f"{STORE}/images").split()) == 1
+    fetch(machine, name="other", state="absent", gc=True)
+    assert ours(machine) == []
+
+
+# A container
+
+APP = {
+    "Cmd": ["sleep", "1000"],
+    "Entrypoint": ["/bin/busybox"],
+    "Env": ["PATH=/usr/bin:/bin", "GREETING=hello world", "COLOUR=red"],
+    "StopSignal": "SIGQUIT",
+    "User": "1000:1001",
+    "WorkingDir": "/etc",
+}
+
+
+@pytest.fixture
+def app(containers: Any, layout: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs a container of an image that has the configuration APP, or of another one."""
+    made: list[str] = []
+
+    def converge(config: dict[str, Any] | None = None, *, ok: bool = True, **options: Any) -> dict[str, Any]:
+        name = containers.name("one")
+        if not made or config is not None:
+            made.append(f"app{len(made)}")
+            three = [layout.parent / f"{layer}.tar" for layer in ("one", "two", "three")]
+            add_image(tmp_path / "layout", made[-1], three, APP if config is None else config)
+            fetch(containers.machine, name=name, image=f"oci:{tmp_path}/layout:{made[-1]}")
+        result = containers.machine.module("container_process", {"name": name, "stop_timeout": 0, **options})
+        assert bool(result.get("failed")) != ok, result
+        return dict(result)
+
+    return converge
+
+
+def process(containers: Any) -> dict[str, Any]:
+    """What of a container's first process the image has a say in, by /proc."""
+    top = Path(f"/proc/{containers.pid()}")
+    variables = (top / "environ").read_bytes().rstrip(b"\0").split(b"\0")
+    status = containers.status()
+    return {
+        "command": (top / "cmdline").read_text().rstrip("\0").split("\0"),
+        "env": dict(variable.decode().split("=", 1) for variable in variables),
+        "user": f"{status['Uid'].split()[0]}:{status['Gid'].split()[0]}",
+        "workdir": os.readlink(top / "cwd"),
+    }
+
+
+def test_a_container_is_as_its_image_says(containers: Any, app: Callable[..., dict[str, Any]]) -> None:
+    assert app()["changed"]
+    found = process(containers)
+    assert found["command"] == ["/bin/busybox", "sleep", "1000"]
+    assert (found["user"], found["workdir"]) == ("1000:1001", "/etc")
+    assert (
+        found["env"].items() >= {"PATH": "/usr/bin:/bin", "GREETING": "hello world", "COLOUR": "red"}.items()
+    )
+    assert containers.inside("cat /opaque/*") == "new\n"
+    assert not app()["changed"]
+    info = containers.machine.module("container_info", {"name": containers.name("one")})
+    assert info["containers"][containers.name("one")]["drift"] == []
+    kept = json.loads(containers.machine.run("cat", f"{containers.directory()}/process.json"))
+    assert kept["stop_signal"] == "SIGQUIT"
+    assert app(state="stopped")["changed"]
+    assert app(state="restarted")["changed"]
+    assert process(containers)["command"] == ["/bin/busybox", "sleep", "1000"]
+
+
+def test_what_is_declared_wins(containers: Any, app: Callable[..., dict[str, Any]]) -> None:
+    app(command=["sleep", "2000"], env={"COLOUR": "blue", "OWN": "x"}, user="7:8", workdir="/usr")
+    found = process(containers)
+    assert found["command"] == ["/bin/busybox", "sleep", "2000"]
+    assert (found["user"], found["workdir"]) == ("7:8", "/usr")
+    assert found["env"].items() >= {"GREETING": "hello world", "COLOUR": "blue", "OWN": "x"}.items()
+    app(entrypoint=["/bin/busybox", "sh", "-c"], command=["sleep 3000; true"])
+    assert process(containers)["command"] == ["/bin/busybox", "sh", "-c", "sleep 3000; true"]
+    app(entrypoint=[], command=["/bin/busybox", "sleep", "4000"])
+    assert process(containers)["command"] == ["/bin/busybox", "sleep", "4000"]
+    alone = {"image_config": False, "command": ["/usr/bin/busybox", "sleep", "5000"]}
+    app(**alone)
+    found = process(containers)
+    assert found["command"] == alone["command"]
+    assert (found["user"], found["workdir"]) == ("0:0", "/")
+    assert "GREETING" not in found["env"]
+    assert not app(**alone)["changed"]
+    info = containers.machine.module("container_info", {"name": containers.name("one")})
+    assert info["containers"][containers.name("one")]["drift"] == []
+
+
+def test_another_image_is_another_container(containers: Any, app: Callable[..., dict[str, Any]]) -> None:
+    app()
+    before = containers.pid()
+    assert app({**APP, "Cmd": ["sleep", "6000"]})["changed"]
+    assert process(containers)["command"] == ["/bin/busybox", "sleep", "6000"]
+    assert containers.pid() != before
+
+
+def test_an_image_that_says_nothing_or_what_cannot_be(
+    containers: Any, app: Callable[..., dict[str, Any]]
+) -> None:
+    assert app({}, ok=False)["msg"] == (
+        f"{containers.name('one')}: command: it is missing, a process takes one, and no image says which; "
+        "nothing was changed."
+    )
+    said = app({**APP, "StopSignal": "SIGNONE"}, ok=False)["msg"]
+    assert said.startswith(
+        f"{containers.name('one')}: image_config: of what the image says, stop_signal: 'SIGNONE'"
+    )
