@@ -248,8 +248,8 @@ def test_ports_lead_to_the_first_address_of_each_family_on_whatever_link():
         ),
         ({"routes": [{"to": "default"}]}, "routes: .* it takes the default destination with the address"),
         ({"routes": [{"to": "fd00::/8", "via": "10.1.0.1"}]}, "routes: .* of the same family"),
-        ({"routes": [{"to": "10.7.0.1/16"}]}, "routes: to: '10.7.0.1/16' is not accepted"),
-        ({"routes": [{"to": "10.7.0.0/16", "metric": -1}]}, "routes: metric: -1 is not accepted"),
+        ({"routes": [{"to": "10.7.0.1/16"}]}, "routes.to: '10.7.0.1/16' is not accepted"),
+        ({"routes": [{"to": "10.7.0.0/16", "metric": -1}]}, "routes.metric: -1 is not accepted"),
     ],
 )
 def test_links_and_routes_that_contradict_each_other_are_refused(options, sentence):
