@@ -6,10 +6,16 @@ container sees of them is what umoci unpacks."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import random
 import shutil
 import subprocess
+import sys
+import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -326,6 +332,324 @@ def test_certificates_that_are_not_looked_at_and_an_authfile(
     assert fetch(machine, name="web", image=THREE, **access)["digest"] == digest_of(layout, "three")
 
 
+# At any moment
+
+_CUT = """
+import contextlib, socket, sys, threading
+limit = int(sys.argv[1])
+listening = socket.create_server(("127.0.0.1", 5001))
+print("ready", flush=True)
+
+def forward(source, target, limit):
+    while limit > 0:
+        data = source.recv(min(limit, 65536))
+        if not data:
+            break
+        target.sendall(data)
+        limit -= len(data)
+    for each in (source, target):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+while True:
+    client, _address = listening.accept()
+    server = socket.create_connection(("127.0.0.1", 5000))
+    threading.Thread(target=forward, args=(client, server, 1 << 40), daemon=True).start()
+    threading.Thread(target=forward, args=(server, client, limit), daemon=True).start()
+"""
+
+
+def test_a_registry_that_is_gone_in_the_middle(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "random").write_bytes(random.randbytes(4_000_000))
+    run("tar", "--create", f"--file={tmp_path}/big.tar", f"--directory={tmp_path}", "random")
+    add_image(tmp_path / "layout", "big", [layout.parent / "one.tar", tmp_path / "big.tar"])
+    registry.push(f"oci:{layout}:three", "test/big:1")
+    first = fetch(machine, name="web", image="docker://127.0.0.1:5000/test/big:1", **registry.access)
+    registry.push(f"oci:{tmp_path}/layout:big", "test/big:1")
+    before = ours(machine)
+    image = "docker://127.0.0.1:5001/test/big:1"
+    proxy = subprocess.Popen(
+        machine.command(sys.executable, "-c", _CUT, "2000000"), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert proxy.stdout is not None
+        assert proxy.stdout.readline() == "ready\n"
+        cut = fetch(machine, name="web", image=image, ok=False, **registry.access)
+    finally:
+        proxy.kill()
+        proxy.communicate()
+    assert cut["msg"].startswith(f"web: image: {image} could not be fetched: "), cut["msg"]
+    assert cut["msg"].endswith("; nothing was changed.")
+    assert ours(machine) == before
+    assert entries(machine, first["layers"][0])
+    again = fetch(
+        machine, name="web", image="docker://127.0.0.1:5000/test/big:1", **registry.access, pull="always"
+    )
+    assert (again["layers"][0], len(again["layers"])) == (first["layers"][0], 2)
+
+
+def test_killed_at_any_moment_the_next_run_converges(machine: Machine, layout: Path, instants: Any) -> None:
+    image = {"name": "web", "image": f"oci:{layout}:three"}
+    absent = {"name": "web", "state": "absent", "gc": True}
+    fetch(machine, **image)
+    fetch(machine, **absent)
+    begun = time.monotonic()
+    result = fetch(machine, **image)
+    taken = time.monotonic() - begun
+    whole, finished = merged(machine, result["layers"]), ours(machine)
+    for moment in instants.within(taken / 10, taken):
+        fetch(machine, **absent)
+        assert ours(machine) == [], moment
+        machine.module_killed_after(moment, "rootfs_fetch", image)
+        for layer in machine.shell(f"ls -d {STORE}/layers/* 2>/dev/null || true").split():
+            assert f"{layer}/tree" in result["layers"], moment
+        again = fetch(machine, **image)
+        assert ours(machine) == finished, moment
+        assert again["layers"] == result["layers"], moment
+        assert not fetch(machine, **image, verify=True)["changed"], moment
+    assert merged(machine, result["layers"]) == whole
+
+
+def test_two_runs_at_once_do_the_work_once(machine: Machine, layout: Path, registry: Registry) -> None:
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    runs = []
+    for name in ("a", "b", "c"):
+        runs.append(
+            subprocess.Popen(
+                machine.module_command("rootfs_fetch"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        runs[-1].stdin.write(json.dumps({"name": name, "image": THREE, **registry.access}))
+        runs[-1].stdin.close()
+        runs[-1].stdin = None
+    results = [json.loads(run.communicate()[0]) for run in runs]
+    assert [result.get("msg") for result in results] == [None] * 3
+    assert len({str(result["layers"]) for result in results}) == 1
+    asked = [request for request in registry.requests() if "/blobs/" in request]
+    assert len(asked) == len(set(asked)) == 4  # three layers and the configuration
+
+
+def test_a_full_disk(machine: Machine, layout: Path, tmp_path: Path) -> None:
+    """The store on a file system that is too small for the image, and then is made larger."""
+    machine.shell(f"mkdir -p {STORE}; mount -t tmpfs -o size=6M tmpfs {STORE}")
+    (tmp_path / "random").write_bytes(random.randbytes(4_000_000))
+    run("tar", "--create", f"--file={tmp_path}/big.tar", f"--directory={tmp_path}", "random")
+    add_image(tmp_path / "layout", "big", [layout.parent / "one.tar", tmp_path / "big.tar"])
+    busybox = fetch(machine, name="web", busybox=True)
+    before = ours(machine)
+    image = {"name": "web", "image": f"oci:{tmp_path}/layout:big"}
+    full = fetch(machine, **image, ok=False)
+    assert "No space left on device" in full["msg"] or "no space left on device" in full["msg"]
+    assert "\n" not in full["msg"]
+    assert ours(machine) == before
+    assert machine.run("ls", busybox["path"])
+    machine.shell(f"mount -o remount,size=64M {STORE}")
+    assert fetch(machine, **image)["changed"]
+    assert not fetch(machine, **image, verify=True)["changed"]
+
+
+# What nobody vouches for
+
+
+def make_directory(path: Path, manifest: Any, config: Any, layers: list[bytes]) -> Path:
+    """An image as skopeo's ``dir:`` has it; what is given of manifest and configuration is in place of what
+    belongs there."""
+    path.mkdir()
+    (path / "version").write_text("Directory Transport Version: 1.1\n")
+
+    def blob(content: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        (path / digest).write_bytes(content)
+        return {"digest": f"sha256:{digest}", "size": len(content)}
+
+    if not isinstance(config, bytes):
+        digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+        whole = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": digests}}
+        config = json.dumps({**whole, **config}).encode()
+    kind = "application/vnd.oci.image"
+    whole = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.manifest.v1+json",
+        "config": {"mediaType": f"{kind}.config.v1+json", **blob(config)},
+        "layers": [{"mediaType": f"{kind}.layer.v1.tar", **blob(layer)} for layer in layers],
+    }
+    (path / "manifest.json").write_text(json.dumps({**whole, **manifest}))
+    return path
+
+
+def archive(*entries: tuple[str, bytes, str]) -> bytes:
+    """A tar archive of names, types and contents, or for links targets."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as opened:
+        for name, kind, content in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, content if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            entry.size = len(content) if kind == tarfile.REGTYPE else 0
+            opened.addfile(entry, io.BytesIO(content.encode()))
+    return packed.getvalue()
+
+
+FILE, DIRECTORY, HARD, SYMBOLIC, DEVICE = (
+    *(tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE),
+)
+BASE = archive(("etc", DIRECTORY, ""), ("etc/motd", FILE, "base"), ("link", SYMBOLIC, "/etc"))
+
+
+@pytest.mark.parametrize(
+    ("entries_of_layer", "reason"),
+    [
+        ((("../x", FILE, "x"),), "has an entry that leads out of it: '../x'"),
+        (((".wh...", FILE, ""),), "has a whiteout of nothing that has a name: '.wh...'"),
+        ((("etc/.wh..", FILE, ""),), "has a whiteout of nothing that has a name: '.wh..'"),
+        (((".wh.", FILE, ""),), "has a whiteout of nothing that has a name: '.wh.'"),
+        ((("x", HARD, "etc/none"),), "can't be unpacked: No such file or directory (/etc/none)"),
+        ((("x", HARD, "/etc/shadow"),), "can't be unpacked: No such file or directory (/etc/shadow)"),
+        ((("white", DEVICE, ""),), "has a device 0:0, which is a whiteout to overlayfs: 'white'"),
+    ],
+)
+def test_a_hostile_layer_changes_nothing(
+    machine: Machine, tmp_path: Path, entries_of_layer: Any, reason: str
+) -> None:
+    image = f"dir:{make_directory(tmp_path / 'image', {}, {}, [BASE, archive(*entries_of_layer)])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"] == f"web: image: {image} {reason}; nothing was changed."
+    assert ours(machine) == []
+
+
+def test_whiteouts_and_links_stay_inside(machine: Machine, tmp_path: Path) -> None:
+    """By way of links that lead to the host: what is below the root is all that a layer can reach."""
+    machine.shell("mkdir /run/victim; touch /run/victim/file /run/victim/other")
+    out = [
+        ("out", SYMBOLIC, "/run/victim"),
+        ("up", SYMBOLIC, "../../../../../../run/victim"),
+        ("run", DIRECTORY, ""),
+    ]
+    away = [
+        ("out/.wh.file", FILE, ""),
+        ("up/.wh..wh..opq", FILE, ""),
+        ("up/new", FILE, "x"),
+        (".wh.out", FILE, ""),
+    ]
+    inside = ("run/victim", DIRECTORY, "")
+    layers = [archive(*out, inside), archive(*away)]
+    result = fetch(machine, name="web", image=f"dir:{make_directory(tmp_path / 'image', {}, {}, layers)}")
+    assert machine.run("ls", "/run/victim").split() == ["file", "other"]
+    found = merged(machine, result["layers"])
+    assert found.keys() == {".", "up", "run", "run/victim", "run/victim/new"}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"config": []}, "has a configuration whose config is no object"),
+        ({"config": {"Env": "PATH=/"}}, "has a configuration whose Env is not a list of NAME=VALUE"),
+        ({"config": {"Env": ["PATH"]}}, "has a configuration whose Env is not a list of NAME=VALUE"),
+        ({"config": {"Env": ["=x"]}}, "has a configuration whose Env is not a list of NAME=VALUE"),
+        ({"config": {"Cmd": "sh"}}, "has a configuration whose Cmd is not a list of strings"),
+        ({"config": {"Cmd": [1]}}, "has a configuration whose Cmd is not a list of strings"),
+        ({"config": {"Cmd": ["a\0b"]}}, "has a configuration whose Cmd is not a list of strings"),
+        ({"config": {"Cmd": ["\ud800"]}}, "has a configuration whose Cmd is not a list of strings"),
+        (
+            {"config": {"Entrypoint": {"a": 1}}},
+            "has a configuration whose Entrypoint is not a list of strings",
+        ),
+        ({"config": {"User": 0.5}}, "has a configuration whose User is not a string"),
+        ({"config": {"WorkingDir": "x"}}, "has a configuration whose WorkingDir is not an absolute path"),
+        ({"config": {"WorkingDir": "/../x"}}, "has a configuration whose WorkingDir is not an absolute path"),
+        (
+            {"config": {"Volumes": ["/x"]}},
+            "has a configuration whose Volumes is not an object with absolute paths for names",
+        ),
+        ({"config": {"Labels": {"a": 1}}}, "has a configuration whose Labels is not an object of strings"),
+        (
+            {"config": {"Healthcheck": {"Interval": "x"}}},
+            "has a configuration whose Healthcheck is not an object with Test and numbers",
+        ),
+        ({"rootfs": {}}, "has no list of diff_ids"),
+        ({"rootfs": {"diff_ids": []}}, "has 1 layers and a configuration with diff_ids of 0"),
+        (
+            {"rootfs": {"diff_ids": ["sha256:../../x"]}},
+            "names something by 'sha256:../../x', accepted is sha256: and 64 hexadecimal digits",
+        ),
+    ],
+)
+def test_a_hostile_configuration_is_refused(
+    machine: Machine, tmp_path: Path, config: dict[str, Any], reason: str
+) -> None:
+    image = f"dir:{make_directory(tmp_path / 'image', {}, config, [BASE])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"] == f"web: image: {image} {reason}; nothing was changed."
+    assert ours(machine) == []
+
+
+@pytest.mark.parametrize("config", [b"[]", b"{", b"[" * 100000, b'{"rootfs": 1}', b"\xff", b"null"])
+def test_a_configuration_that_is_none_is_refused(machine: Machine, tmp_path: Path, config: bytes) -> None:
+    """Whether it is skopeo or we who looks first."""
+    image = f"dir:{make_directory(tmp_path / 'image', {}, config, [BASE])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"].startswith(f"web: image: {image} "), result["msg"]
+    assert result["msg"].endswith("; nothing was changed.")
+    assert ours(machine) == []
+
+
+def test_a_layer_that_is_not_what_the_configuration_says(machine: Machine, tmp_path: Path) -> None:
+    wrong = {"rootfs": {"type": "layers", "diff_ids": [f"sha256:{'0' * 64}"]}}
+    image = f"dir:{make_directory(tmp_path / 'image', {}, wrong, [BASE])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    digest = hashlib.sha256(BASE).hexdigest()
+    assert result["msg"] == (
+        f"web: image: {image} has a layer that is sha256:{digest} when decompressed, in place of "
+        f"sha256:{'0' * 64}; nothing was changed."
+    )
+    assert ours(machine) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
+def test_a_damaged_blob(machine: Machine, tmp_path: Path, damage: str) -> None:
+    directory = make_directory(tmp_path / "image", {}, {}, [BASE])
+    blob = directory / hashlib.sha256(BASE).hexdigest()
+    content = {"truncated": BASE[:1000], "changed": BASE.replace(b"base", b"BASE"), "missing": None}[damage]
+    if content is None:
+        blob.unlink()
+    else:
+        blob.write_bytes(content)
+    busybox = fetch(machine, name="web", busybox=True)
+    before = ours(machine)
+    result = fetch(machine, name="web", image=f"dir:{directory}", ok=False)
+    assert result["msg"].startswith(f"web: image: dir:{directory} ")
+    assert result["msg"].endswith("; nothing was changed.")
+    assert ours(machine) == before
+    assert machine.run("ls", busybox["path"])
+
+
+def test_the_limits_are_for_an_image_as_a_whole(machine: Machine, tmp_path: Path) -> None:
+    layers = [archive((f"file{number}", FILE, "x" * 5000)) for number in range(3)]
+    image = f"dir:{make_directory(tmp_path / 'image', {}, {}, layers)}"
+    assert len(layers[0]) == 10240
+    few = fetch(machine, name="web", image=image, max_entries=2, ok=False)
+    assert few["msg"].endswith(" has more than the 2 entries that max_entries allows; nothing was changed.")
+    small = fetch(machine, name="web", image=image, max_size=30000, ok=False)
+    assert small["msg"].endswith(" has more than the 30000 bytes that max_size allows; nothing was changed.")
+    blob = fetch(machine, name="web", image=image, max_size=10000, ok=False)
+    assert "could not be fetched" in blob["msg"]
+    assert ours(machine) == []
+    assert fetch(machine, name="web", image=image, max_size=30720, max_entries=3)["size"] == 15000
+
+
+def test_too_many_layers(machine: Machine, tmp_path: Path) -> None:
+    layers = [archive((f"file{number}", FILE, "x")) for number in range(129)]
+    image = f"dir:{make_directory(tmp_path / 'image', {}, {}, layers)}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"] == (
+        f"web: image: {image} has 129 layers, from 1 to 128 are accepted; nothing was changed."
+    )
+
+
 # What is kept
 
 
@@ -485,3 +809,22 @@ def test_an_image_that_says_nothing_or_what_cannot_be(
     assert said.startswith(
         f"{containers.name('one')}: image_config: of what the image says, stop_signal: 'SIGNONE'"
     )
+
+
+def test_an_image_of_more_layers_than_mount_takes_names(
+    containers: Any, layout: Path, tmp_path: Path
+) -> None:
+    layers = [layout.parent / "one.tar"]
+    for number in range(70):
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        (tmp_path / f"etc/{number}").write_text(f"{number}\n")
+        layers.append(tmp_path / f"{number}.tar")
+        run("tar", "--create", f"--file={layers[-1]}", f"--directory={tmp_path}", f"etc/{number}")
+    add_image(tmp_path / "layout", "many", layers, {"Cmd": ["/bin/busybox", "sleep", "1000"]})
+    name = containers.name("one")
+    result = fetch(containers.machine, name=name, image=f"oci:{tmp_path}/layout:many")
+    assert len(result["layers"]) == 71
+    assert len(":".join(result["layers"])) > 4096
+    run_it = containers.machine.module("container_process", {"name": name, "stop_timeout": 0})
+    assert not run_it.get("failed"), run_it
+    assert containers.inside("/usr/bin/sh -c 'cd /etc; cat 0 35 69'") == "0\n35\n69\n"

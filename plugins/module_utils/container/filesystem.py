@@ -50,6 +50,7 @@ DEVICE_LINKS = (
 _NULL_DEVICE = os.makedev(1, 3)
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _LINKS = 8
+_LONGEST_OPTIONS = 4096  # a page (mount(2), NOTES)
 
 _OF_NAMESPACES = {"proc": "pid", "sysfs": "network", "mqueue": "ipc", "cgroup2": "cgroup", "devpts": "user"}
 """File systems that show a namespace or belong to one, and the namespace in the spec's words."""
@@ -165,7 +166,13 @@ class Root:
                 _attach_to(layer, tree)
             if "upperdir" in layers:
                 os.chown(layers["upperdir"], *self._identity.root, follow_symlinks=False)
-        mount.mount(entry["source"], self._place, options.kind, 0, ",".join(options.own))
+        opened: list[int] = []
+        text = ",".join(options.own)
+        if len(os.fsencode(text)) >= _LONGEST_OPTIONS:
+            text = ",".join(_by_descriptors(option, opened) for option in options.own)
+        mount.mount(entry["source"], self._place, options.kind, 0, text)
+        for descriptor in opened:
+            os.close(descriptor)
 
     def _clone(self, entry: Entry, options: MountOptions) -> int:
         """The source of a bind mount, as a mount of the container's."""
@@ -263,6 +270,16 @@ class Root:
 def _root_entry(config: dict[str, Any]) -> Entry | None:
     entries = config.get("mounts", [])
     return entries[0] if entries and entries[0]["destination"] == "/" else None
+
+
+def _by_descriptors(option: str, opened: list[int]) -> str:
+    """The layers of ``lowerdir=`` by names that are short, which are good as long as they are ``opened``."""
+    name, _equals, layers = option.partition("=")
+    if name != "lowerdir":
+        return option
+    here = [os.open(layer, _DIRECTORY) for layer in _split(layers)]
+    opened += here
+    return f"{name}={':'.join(f'/proc/self/fd/{descriptor}' for descriptor in here)}"
 
 
 def _split(layers: str) -> list[str]:

@@ -28,6 +28,7 @@ FILES = {"dir": "manifest.json", "docker-archive": "", "oci": "index.json", "oci
 """The transports for images in a file or a directory, and the file in there that changes with the image."""
 
 _DAEMONS = ("containers-storage", "docker-daemon")
+_LONGEST = 3600
 _REGISTRY = "docker://"
 _PLATFORM = ("os", "arch", "variant")
 
@@ -99,6 +100,7 @@ class Skopeo:
         self._entry = entry
         self._reference = reference
         self._largest = largest
+        self._seconds = entry.get("max_time", _LONGEST)
 
     def resolve(self, temporary: Path) -> str:
         """The digest of what the reference stands for now: a manifest, or the index of several platforms'. No
@@ -153,7 +155,7 @@ class Skopeo:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self._largest, self._largest))
 
         done = subprocess.run(  # pylint: disable=ansible-bad-function,subprocess-popen-preexec-fn
-            [program, *self._platform(), *words],
+            [program, f"--command-timeout={self._seconds}s", *self._platform(), *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

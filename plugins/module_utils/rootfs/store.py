@@ -5,7 +5,7 @@
 
 ::
 
-    /var/lib/bare-containers/store/images/sha256-DIGEST.json  {"config": {...}, "layers": [lowest first]}
+    /var/lib/bare-containers/store/images/sha256-DIGEST.json  {"config": {...}, "layers": [lowest first], ...}
                                    layers/sha256-CHAIN/
                                        tree/                  what containers see, through an overlay
                                        manifest.json          {"size": bytes in its files}
@@ -74,11 +74,12 @@ class Layer:
 @dataclass(frozen=True)
 class Content:
     """What an image is made of: its name, ``ALGORITHM-DIGEST``; its layers, lowest first, where a single one
-    may have no name yet; and its configuration (plain data)."""
+    may have no name yet; its configuration (plain data); and what else it may be found again by."""
 
     image: str
     layers: Sequence[Layer]
     config: Mapping[str, Any] = field(default_factory=dict)
+    origin: str | None = None
 
 
 def root() -> Path:
@@ -139,6 +140,16 @@ def config(image: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def by_origin(origin: str) -> str | None:
+    """The image that came from there, whole, or None. Raises OSError."""
+    return next((image for image in images() if origin in _origins(image) and has(image)), None)
+
+
+def _origins(image: str) -> list[Any]:
+    found = _read(image_file(image)).get("origins")
+    return found if isinstance(found, list) else []
+
+
 def size(image: str) -> int | None:
     """The bytes in the files of its layers, each of several names counted once; None where that is not known.
     Raises OSError."""
@@ -187,6 +198,8 @@ def add(
                 with contextlib.nullcontext() if own else _lock(f"image-{content.image}"):
                     if anew or not has(content.image):
                         _make(content, staging, anew)
+                    elif content.origin and content.origin not in _origins(content.image):
+                        _refer(content, layers(content.image))
                 return content.image
         finally:
             _discard(staging)
@@ -319,7 +332,9 @@ def _make(content: Content, staging: Path, anew: Collection[str]) -> None:
 
 
 def _refer(content: Content, names: Sequence[str]) -> None:
-    written = {"config": content.config, "layers": names}
+    written: dict[str, Any] = {"config": content.config, "layers": names}
+    if content.origin:
+        written["origins"] = sorted({*_origins(content.image), content.origin})
     with _lock(_STORE):
         file.write_atomically(image_file(content.image), json.dumps(written, sort_keys=True) + "\n")
 
