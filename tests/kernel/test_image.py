@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -704,6 +705,41 @@ def test_what_nobody_refers_to_goes(machine: Machine, layout: Path, tmp_path: Pa
     assert len(machine.run("ls", f"{STORE}/images").split()) == 1
     fetch(machine, name="other", state="absent", gc=True)
     assert ours(machine) == []
+
+
+# The equivalent commands
+
+
+@pytest.mark.parametrize("source", ["layout", "registry"])
+def test_replayed_commands_make_the_same(
+    machine: Machine, layout: Path, registry: Registry, source: str
+) -> None:
+    """But for the times of directories, and how overlayfs notes what was removed."""
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    (registry.top / "auth.json").write_text('{"auths": {"127.0.0.1:5000": {"auth": "dXNlcjpzZXNhbWU="}}}')
+    access = {"ca_path": str(registry.top / "certificates"), "authfile": str(registry.top / "auth.json")}
+    image = {"name": "web", "image": f"oci:{layout}:three"}
+    if source == "registry":
+        image = {"name": "web", "image": THREE, **access}
+    result = fetch(machine, **image)
+    expected = merged(machine, result["layers"])
+    files = (
+        f"cat {STORE}/images/*.json {STORE}/layers/*/manifest.json /var/lib/bare-containers/containers/*/*"
+    )
+    texts = machine.shell(files)
+    fetch(machine, name="web", state="absent", gc=True)
+    assert ours(machine) == []
+    machine.shell("\n".join(result["commands"]))
+    assert machine.shell(files) == texts
+    found = merged(machine, result["layers"])
+    directories = [path for path, entry in expected.items() if stat.S_ISDIR(entry["type"])]
+    for path in directories:
+        assert found[path].pop("mtime") is not None
+        assert expected[path].pop("mtime") is not None
+    assert found == expected
+    again = fetch(machine, **image)
+    assert not again["changed"]
+    assert again["config"] == CONFIG
 
 
 # A container

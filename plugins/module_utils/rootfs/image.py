@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import host
 from ..converge import Failure
-from . import oci, store
+from . import image_commands, oci, store
 from .archive import Limits, Refused
 from .changeset import Below
 from .extract import unpack
@@ -88,7 +88,11 @@ class Image:
         return Content(f"sha256-{found.digest}", layers, found.config, self._origin)
 
     def commands(self) -> tuple[str, ...]:
-        return ()
+        known = self._resolve({}) if self._always or self._reference.registry is None else None
+        resolved = known or self._reference.digest
+        origin = resolved or f"sha256:$({self._skopeo.raw_command()} | sha256sum | cut -d ' ' -f 1)"
+        fetch = self._skopeo.command(str(image_commands.directory()))
+        return image_commands.commands(fetch, f"{origin} {self._platform or ''}".rstrip())
 
     def _resolve(self, kept: Kept) -> str | None:
         """What the name stands for, where that is to be found out on every run. Raises Failure, OSError."""

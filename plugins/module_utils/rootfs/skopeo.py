@@ -117,11 +117,13 @@ class Skopeo:
 
     def command(self, directory: str) -> str:
         """The command line that does the same as copy(), without secrets."""
-        shown = {key: value for key, value in self._entry.items() if key not in ("username", "password")}
-        access = Skopeo(shown, self._reference, self._largest)._access("src-", None)
-        return command(
-            ["skopeo", *self._platform(), "copy", *access, self._reference.text, f"dir:{directory}"]
-        )
+        words = ["copy", "--quiet", *self._access("src-", None), self._reference.text, f"dir:{directory}"]
+        return command(["skopeo", *self._platform(), *words])
+
+    def raw_command(self) -> str:
+        """The command line that prints what resolve() takes the digest of, without secrets."""
+        words = ["inspect", "--raw", *self._access("", None), self._reference.text]
+        return command(["skopeo", *self._platform(), *words])
 
     def _platform(self) -> list[str]:
         parts = self._entry.get("platform", "").split("/")

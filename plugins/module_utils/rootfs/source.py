@@ -30,9 +30,6 @@ from .store import Content, Layer, Place
 
 _CHUNK = 1 << 20
 
-# Each of them writes nothing when an archive is none of its own.
-_DECOMPRESS = ("gzip -dc", "bzip2 -dc", "xz -dc", "zstd -dc", "cat")
-
 Kept = Mapping[str, Any]
 """A declaration as it was kept by an earlier run, or empty: options, ``digest``, ``layers``, and what
 record() gave."""
@@ -289,9 +286,9 @@ def _verify(image: str, path: str) -> str:
 
 def _extract(archive: str) -> tuple[str, ...]:
     attributes = "--xattrs --xattrs-include='user.*' --xattrs-include=security.capability"
-    content = " || ".join(f"{program} < {shlex.quote(archive)} 2>&-" for program in _DECOMPRESS)
+    content = store.content_of(shlex.quote(archive))
     return (
-        f"layer={store.directory('sha256-')}$({{ {content}; }} | sha256sum | cut -d ' ' -f 1)",
+        f"layer={store.directory('sha256-')}$({content} | sha256sum | cut -d ' ' -f 1)",
         'mkdir -p "$layer/tree"',
         f"tar --extract --numeric-owner --preserve-permissions {attributes} --file {shlex.quote(archive)} "
         '-C "$layer/tree"',

@@ -48,6 +48,16 @@ from . import census
 LOCK_TIMEOUT = 600.0
 _STORE = "store"
 
+MANIFEST = (
+    r"""find "$layer/tree" -type f -printf '%i %s\n' | sort -u """
+    r"""| awk '{size += $2} END {printf "{\"size\": %.0f}\n", size}' """
+    '> "$layer/manifest.json"'
+)
+"""The shell command that writes a layer's manifest."""
+
+# Each of them writes nothing when an archive is none of its own.
+_DECOMPRESS = ("gzip -dc", "bzip2 -dc", "xz -dc", "zstd -dc", "cat")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -207,6 +217,11 @@ def add(
                 _remove_empty(root() / folder)
 
 
+def content_of(archive: str) -> str:
+    """The shell commands that write what is in an archive, which is a word of theirs, however compressed."""
+    return f"{{ {' || '.join(f'{program} < {archive} 2>&-' for program in _DECOMPRESS)}; }}"
+
+
 def prepare_commands() -> tuple[str, ...]:
     """The shell commands that make the store, before anything is put aside in it."""
     return (command(["install", "-d", "-m", "0700", root()]),)
@@ -215,12 +230,10 @@ def prepare_commands() -> tuple[str, ...]:
 def commands(image: str, make: Sequence[str]) -> tuple[str, ...]:
     """The shell commands for a new image of one layer, around those that ``make`` its tree and say where in
     ``$layer``. ``image`` is its name, in which the shell may have something to expand."""
-    files = r"""find "$layer/tree" -type f -printf '%i %s\n' | sort -u"""
-    manifest = r"""awk '{size += $2} END {printf "{\"size\": %.0f}\n", size}'"""
     written = r"""printf '{"config": {}, "layers": ["%s"]}\n' "${layer##*/}" """.rstrip()
     return (
         *make,
-        f'{files} | {manifest} > "$layer/manifest.json"',
+        MANIFEST,
         command(["mkdir", "-p", root() / "images"]),
         f"{written} > {shlex.quote(str(root()))}/images/{image}.json",
     )
