@@ -58,8 +58,8 @@ print(json.dumps({"config": config, "layers": layers, "origins": [origin]}, sort
 
 
 def commands(fetch: str, origin: str) -> tuple[str, ...]:
-    """The shell commands around ``fetch``, which puts the image in directory(). In ``origin``, what it is found
-    again by, the shell may have something to expand."""
+    """The shell commands around ``fetch``, which puts the image in directory(). In ``origin``, what it is
+    found again by, the shell may have something to expand."""
     top = str(store.root())
     layers = _LAYERS.replace("CONTENT", store.content_of('"$blob"')).replace("MANIFEST", store.MANIFEST)
     describe = shlex.quote(_DESCRIBE.replace("NAMES", repr(oci.CONFIGURATION)))
