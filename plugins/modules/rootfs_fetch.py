@@ -190,6 +190,7 @@ EXAMPLES = r"""
     batch:
       - {name: web, state: absent, gc: true}
       - {name: worker, state: absent, gc: true}
+      - {name: shop, state: absent, gc: true}
 """
 
 RETURN = r"""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from images import Registry, add_image, run
 from rootfs import STORE, Entries, entries, fetch, ours
 
 Machine = Any  # conftest.Machine
@@ -79,43 +80,6 @@ CONFIG = {
 }
 
 
-def run(*words: Any, **options: Any) -> str:
-    """What a program prints that has to succeed."""
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=False, **options
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def add_image(layout: Path, tag: str, layers: list[Path], config: dict[str, Any] | None = None) -> None:
-    """Has umoci make an image of these archives, with that configuration, in an OCI layout."""
-    if not layout.exists():
-        run("umoci", "init", "--layout", layout)
-    run("umoci", "new", "--image", f"{layout}:{tag}")
-    for layer in layers:
-        run("umoci", "raw", "add-layer", "--image", f"{layout}:{tag}", layer)
-    options = {
-        "Cmd": "cmd",
-        "Entrypoint": "entrypoint",
-        "Env": "env",
-        "ExposedPorts": "exposedports",
-        "Labels": "label",
-        "StopSignal": "stopsignal",
-        "User": "user",
-        "Volumes": "volume",
-        "WorkingDir": "workingdir",
-    }
-    words = []
-    for name, value in (config or {}).items():
-        if isinstance(value, dict):
-            value = [f"{key}={text}" for key, text in value.items()]
-        for each in [value] if isinstance(value, str) else value:
-            words.append(f"--config.{options[name]}={each}")
-    if words:
-        run("umoci", "config", "--image", f"{layout}:{tag}", *words)
-
-
 @pytest.fixture(scope="session")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI layout with the image ``three``; beside it ``unpacked/rootfs``, what umoci unpacks of it."""
@@ -151,66 +115,6 @@ def test_what_a_container_sees_is_what_umoci_unpacks(machine: Machine, layout: P
 
 
 # A registry
-
-REGISTRY = """
-version: 0.1
-log: {{level: warn, accesslog: {{disabled: false}}}}
-storage: {{filesystem: {{rootdirectory: {top}/data}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}
-http: {{addr: "127.0.0.1:5000", tls: {{certificate: {top}/server.crt, key: {top}/server.key}}}}
-auth: {{htpasswd: {{realm: test, path: {top}/htpasswd}}}}
-"""
-
-MAKE_CERTIFICATES = r"""
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
-openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout server.key -out server.csr
-printf 'subjectAltName=IP:127.0.0.1' > extensions
-openssl x509 -req -days 2 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile extensions \
-    -out server.crt
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.crt
-htpasswd -Bbn user sesame > htpasswd
-"""
-
-
-class Registry:
-    """A docker-registry on a machine's 127.0.0.1:5000, with a certificate and a password; it says what it is
-    asked for."""
-
-    def __init__(self, machine: Machine, top: Path) -> None:
-        self.top = top
-        self.access = {"username": "user", "password": "sesame", "ca_path": str(top / "ca.crt")}
-        self._machine = machine
-        run("sh", "-ec", MAKE_CERTIFICATES, cwd=top)
-        (top / "config.yml").write_text(REGISTRY.format(top=top))
-        with (top / "log").open("w") as log, (top / "errors").open("w") as errors:
-            self._process = subprocess.Popen(
-                machine.command("docker-registry", "serve", str(top / "config.yml")),
-                stdout=log,
-                stderr=errors,
-            )
-        machine.shell(
-            "for i in $(seq 500); do ss -Hltn sport = 5000 | grep -q . && exit; sleep 0.02; done; exit 1"
-        )
-
-    def push(self, source: str, name: str) -> None:
-        """Has skopeo put an image there."""
-        certificates = self.top / "certificates"
-        certificates.mkdir(exist_ok=True)
-        shutil.copy(self.top / "ca.crt", certificates)
-        self._machine.run(
-            *["skopeo", "copy", "--quiet", f"--dest-cert-dir={certificates}", "--dest-creds=user:sesame"],
-            *[source, f"docker://127.0.0.1:5000/{name}"],
-        )
-        self.requests()
-
-    def requests(self) -> list[str]:
-        """Methods and paths of all that it was asked for since the last call."""
-        lines = (self.top / "log").read_text().splitlines()
-        self._seen, seen = len(lines), getattr(self, "_seen", 0)
-        return [" ".join(line.split('"')[1].split()[:2]) for line in lines[seen:] if line.count('"') > 1]
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.fixture
@@ -452,6 +356,141 @@ def test_a_full_disk(machine: Machine, layout: Path, tmp_path: Path) -> None:
     machine.shell(f"mount -o remount,size=64M {STORE}")
     assert fetch(machine, **image)["changed"]
     assert not fetch(machine, **image, verify=True)["changed"]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"image": "oci:layout"},
+            "image: 'oci:layout' is not accepted, it takes an absolute path after oci:; nothing was changed.",
+        ),
+        (
+            {"image": "http://a/b"},
+            "image: 'http://a/b' is not accepted, it takes an image that begins with docker:// or one of "
+            "dir, docker-archive, oci, oci-archive, containers-storage, docker-daemon and a colon; nothing was "
+            "changed.",
+        ),
+        (
+            {"image": "oci:/no", "platform": "arm"},
+            "platform: 'arm' is not accepted, it takes an operating system and an architecture such as "
+            "linux/arm64, or with a variant linux/arm/v7; nothing was changed.",
+        ),
+        (
+            {"image": "oci:/no"},
+            "web: image: there is no file /no/index.json on this host; nothing was changed.",
+        ),
+        (
+            {"image": "docker://a/b", "checksum": f"sha256:{'0' * 64}"},
+            f"checksum: 'sha256:{'0' * 64}' of web is not accepted with image, whose name may end with "
+            "@sha256: and the digest of its manifest; nothing was changed.",
+        ),
+        (
+            {"image": "docker://a/b", "password": "x"},
+            "username: missing for web, whose password is given; nothing was changed.",
+        ),
+        (
+            {"image": "docker://a/b", "username": "x", "authfile": "/a"},
+            "authfile: /a of web is not accepted beside username, it takes one of them; nothing was changed.",
+        ),
+        (
+            {"image": "docker://127.0.0.1:1/b", "ca_path": "/no"},
+            "web: ca_path: there is no file /no on this host; nothing was changed.",
+        ),
+    ],
+)
+def test_bad_input(machine: Machine, options: dict[str, Any], message: str) -> None:
+    assert fetch(machine, name="web", ok=False, **options)["msg"] == message
+    assert ours(machine) == []
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "dir"])
+def test_the_other_files_that_images_are_kept_in(
+    machine: Machine, layout: Path, tmp_path: Path, kind: str
+) -> None:
+    """As skopeo makes them of the same image; a file that is changed is another image."""
+    image = f"{kind}:{tmp_path}/image"
+    run("skopeo", "copy", "--quiet", f"oci:{layout}:three", image)
+    result = fetch(machine, name="web", image=image)
+    assert merged(machine, result["layers"]) == entries(machine, str(layout.parent / "unpacked/rootfs"))
+    assert result["config"] == CONFIG
+    assert not fetch(machine, name="web", image=image)["changed"]
+    add_image(tmp_path / "layout", "one", [layout.parent / "one.tar"])
+    shutil.rmtree(tmp_path / "image", ignore_errors=True)
+    (tmp_path / "image").unlink(missing_ok=True)
+    run("skopeo", "copy", "--quiet", f"oci:{tmp_path}/layout:one", image)
+    again = fetch(machine, name="web", image=image)
+    assert (again["changed"], again["layers"], again["config"]) == (True, result["layers"][:1], {})
+
+
+def test_what_docker_export_writes_is_a_tarball(machine: Machine, layout: Path) -> None:
+    """An archive of the merged tree, in which a name that begins as a whiteout is a name."""
+    machine.shell(f"cp -a {layout.parent}/unpacked/rootfs /run/export; touch /run/export/.wh.kept")
+    machine.shell(
+        "tar --create --numeric-owner --format=pax --xattrs --file=/run/export.tar -C /run/export ."
+    )
+    result = fetch(machine, name="web", path="/run/export.tar")
+    assert entries(machine, result["path"]) == entries(machine, "/run/export")
+    assert machine.run("ls", f"{result['path']}/.wh.kept")
+    assert result["config"] == {}
+
+
+def test_an_image_of_several_platforms(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path
+) -> None:
+    """An index, of which each platform's image is another one by the same name and digest."""
+    digests = {}
+    for architecture, layers in {"arm64": ("one",), "s390x": ("one", "two")}.items():
+        add_image(tmp_path / "layout", architecture, [layout.parent / f"{name}.tar" for name in layers])
+        run(
+            "umoci",
+            "config",
+            "--image",
+            f"{tmp_path}/layout:{architecture}",
+            f"--architecture={architecture}",
+        )
+        digests[architecture] = digest_of(tmp_path / "layout", architecture)
+    found = json.loads((tmp_path / "layout/index.json").read_text())
+    for entry in found["manifests"]:
+        architecture = entry.pop("annotations")["org.opencontainers.image.ref.name"]
+        entry["platform"] = {"os": "linux", "architecture": architecture}
+    text = json.dumps({**found, "mediaType": "application/vnd.oci.image.index.v1+json"}).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    (tmp_path / f"layout/blobs/sha256/{digest}").write_bytes(text)
+    index = {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": f"sha256:{digest}",
+        "size": len(text),
+    }
+    top = {
+        "schemaVersion": 2,
+        "manifests": [{**index, "annotations": {"org.opencontainers.image.ref.name": "all"}}],
+    }
+    (tmp_path / "layout/index.json").write_text(json.dumps(top))
+    certificates = registry.top / "certificates"
+    certificates.mkdir()
+    shutil.copy(registry.top / "ca.crt", certificates)
+    copy = [
+        "skopeo",
+        "copy",
+        "--all",
+        "--quiet",
+        f"--dest-cert-dir={certificates}",
+        "--dest-creds=user:sesame",
+    ]
+    machine.run(*copy, f"oci:{tmp_path}/layout:all", "docker://127.0.0.1:5000/test/all:1")
+    image = "docker://127.0.0.1:5000/test/all:1"
+    for architecture in ("arm64", "s390x"):
+        entry = {"name": architecture, "image": image, "platform": f"linux/{architecture}", **registry.access}
+        assert fetch(machine, **entry)["digest"] == digests[architecture]
+        registry.requests()
+        assert not fetch(machine, **entry)["changed"]
+        pinned = {**entry, "image": f"docker://127.0.0.1:5000/test/all@sha256:{digest}"}
+        assert fetch(machine, **pinned)["digest"] == digests[architecture]
+        assert registry.requests() == []
 
 
 # What nobody vouches for

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from images import Registry, add_image
 from rootfs import STORE, Entries, entries, fetch, ours, without
 
 Machine = Any  # conftest.Machine
@@ -228,14 +229,15 @@ WRONG = "sha256:" + "0" * 64
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "web: no source is given, it takes one of busybox, path, url; nothing was changed."),
+        ({}, "web: no source is given, it takes one of busybox, image, path, url; nothing was changed."),
         (
             {"busybox": False},
-            "web: no source is given, it takes one of busybox, path, url; nothing was changed.",
+            "web: no source is given, it takes one of busybox, image, path, url; nothing was changed.",
         ),
         (
             {"busybox": True, "path": "/x"},
-            "web: all of busybox, path are given, it takes one of busybox, path, url; nothing was changed.",
+            "web: all of busybox, path are given, it takes one of busybox, image, path, url; nothing was "
+            "changed.",
         ),
         (
             {"path": "x.tar"},
@@ -778,15 +780,25 @@ def test_what_a_killed_run_left_goes_with_the_next_that_fetches(machine: Machine
 # The documentation
 
 
-def test_examples(machine: Machine, image: Path, serve: Callable[..., Server]) -> None:
+def test_examples(machine: Machine, image: Path, serve: Callable[..., Server], tmp_path: Path) -> None:
     text = MODULE.read_text().partition('EXAMPLES = r"""')[2].partition('"""')[0]
     text = text.replace("{{ minirootfs_checksum }}", sha256(image))
     server = serve()
     text = text.replace("http://127.0.0.1:8000/minirootfs.tar.gz", f"{server.url}/{image.name}")
     machine.shell("mount -t tmpfs tmpfs /srv; mkdir /srv/images")
     machine.shell(f"cp {image} /srv/images/minirootfs.tar.gz")
-    tasks = yaml.safe_load(text)
-    assert len(tasks) == 5
-    changed = [fetch(machine, **task["bare.containers.rootfs_fetch"])["changed"] for task in tasks]
-    assert changed == [True, True, True, True, True]
+    add_image(tmp_path / "layout", "three", [Path(pack(machine, f"{tmp_path}/layer.tar"))])
+    (tmp_path / "registry").mkdir()
+    registry = Registry(machine, tmp_path / "registry")
+    registry.push(f"oci:{tmp_path}/layout:three", "test/three:1")
+    machine.shell(f"cp {tmp_path}/registry/ca.crt /srv/images")
+    tasks = yaml.safe_load(text.replace("{{ registry_password }}", "sesame"))
+    try:
+        changed = [fetch(machine, **task["bare.containers.rootfs_fetch"])["changed"] for task in tasks]
+    finally:
+        registry.end()
+    # A look at what is in the store finds nothing that was changed.
+    looks = ["verify" in task["bare.containers.rootfs_fetch"] for task in tasks]
+    assert changed == [not look for look in looks]
+    assert looks.count(True) == 1
     assert ours(machine) == []
