@@ -371,8 +371,8 @@ def test_a_full_disk(machine: Machine, layout: Path, tmp_path: Path) -> None:
         (
             {"image": "http://a/b"},
             "image: 'http://a/b' is not accepted, it takes an image that begins with docker:// or one of "
-            "dir, docker-archive, oci, oci-archive, containers-storage, docker-daemon and a colon; nothing was "
-            "changed.",
+            "dir, docker-archive, oci, oci-archive, containers-storage, docker-daemon and a colon; nothing "
+            "was changed.",
         ),
         (
             {"image": "oci:/no", "platform": "arm"},
