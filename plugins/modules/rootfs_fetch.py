@@ -274,6 +274,7 @@ EXAMPLES = r"""
       - {name: web, state: absent, gc: true}
       - {name: worker, state: absent, gc: true}
       - {name: cache, state: absent, gc: true}
+      - {name: shop, state: absent, gc: true}
 """
 
 RETURN = r"""

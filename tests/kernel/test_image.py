@@ -6,15 +6,23 @@ container sees of them is what umoci unpacks."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import random
 import shutil
+import stat
 import subprocess
+import sys
+import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from images import Registry, add_image, run
 from rootfs import STORE, Entries, entries, fetch, ours
 
 Machine = Any  # conftest.Machine
@@ -72,43 +80,6 @@ CONFIG = {
 }
 
 
-def run(*words: Any, **options: Any) -> str:
-    """What a program prints that has to succeed."""
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=False, **options
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def add_image(layout: Path, tag: str, layers: list[Path], config: dict[str, Any] | None = None) -> None:
-    """Has umoci make an image of these archives, with that configuration, in an OCI layout."""
-    if not layout.exists():
-        run("umoci", "init", "--layout", layout)
-    run("umoci", "new", "--image", f"{layout}:{tag}")
-    for layer in layers:
-        run("umoci", "raw", "add-layer", "--image", f"{layout}:{tag}", layer)
-    options = {
-        "Cmd": "cmd",
-        "Entrypoint": "entrypoint",
-        "Env": "env",
-        "ExposedPorts": "exposedports",
-        "Labels": "label",
-        "StopSignal": "stopsignal",
-        "User": "user",
-        "Volumes": "volume",
-        "WorkingDir": "workingdir",
-    }
-    words = []
-    for name, value in (config or {}).items():
-        if isinstance(value, dict):
-            value = [f"{key}={text}" for key, text in value.items()]
-        for each in [value] if isinstance(value, str) else value:
-            words.append(f"--config.{options[name]}={each}")
-    if words:
-        run("umoci", "config", "--image", f"{layout}:{tag}", *words)
-
-
 @pytest.fixture(scope="session")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI layout with the image ``three``; beside it ``unpacked/rootfs``, what umoci unpacks of it."""
@@ -144,66 +115,6 @@ def test_what_a_container_sees_is_what_umoci_unpacks(machine: Machine, layout: P
 
 
 # A registry
-
-REGISTRY = """
-version: 0.1
-log: {{level: warn, accesslog: {{disabled: false}}}}
-storage: {{filesystem: {{rootdirectory: {top}/data}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}
-http: {{addr: "127.0.0.1:5000", tls: {{certificate: {top}/server.crt, key: {top}/server.key}}}}
-auth: {{htpasswd: {{realm: test, path: {top}/htpasswd}}}}
-"""
-
-MAKE_CERTIFICATES = r"""
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
-openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout server.key -out server.csr
-printf 'subjectAltName=IP:127.0.0.1' > extensions
-openssl x509 -req -days 2 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile extensions \
-    -out server.crt
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.crt
-htpasswd -Bbn user sesame > htpasswd
-"""
-
-
-class Registry:
-    """A docker-registry on a machine's 127.0.0.1:5000, with a certificate and a password; it says what it is
-    asked for."""
-
-    def __init__(self, machine: Machine, top: Path) -> None:
-        self.top = top
-        self.access = {"username": "user", "password": "sesame", "ca_path": str(top / "ca.crt")}
-        self._machine = machine
-        run("sh", "-ec", MAKE_CERTIFICATES, cwd=top)
-        (top / "config.yml").write_text(REGISTRY.format(top=top))
-        with (top / "log").open("w") as log, (top / "errors").open("w") as errors:
-            self._process = subprocess.Popen(
-                machine.command("docker-registry", "serve", str(top / "config.yml")),
-                stdout=log,
-                stderr=errors,
-            )
-        machine.shell(
-            "for i in $(seq 500); do ss -Hltn sport = 5000 | grep -q . && exit; sleep 0.02; done; exit 1"
-        )
-
-    def push(self, source: str, name: str) -> None:
-        """Has skopeo put an image there."""
-        certificates = self.top / "certificates"
-        certificates.mkdir(exist_ok=True)
-        shutil.copy(self.top / "ca.crt", certificates)
-        self._machine.run(
-            *["skopeo", "copy", "--quiet", f"--dest-cert-dir={certificates}", "--dest-creds=user:sesame"],
-            *[source, f"docker://127.0.0.1:5000/{name}"],
-        )
-        self.requests()
-
-    def requests(self) -> list[str]:
-        """Methods and paths of all that it was asked for since the last call."""
-        lines = (self.top / "log").read_text().splitlines()
-        self._seen, seen = len(lines), getattr(self, "_seen", 0)
-        return [" ".join(line.split('"')[1].split()[:2]) for line in lines[seen:] if line.count('"') > 1]
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.fixture
@@ -326,6 +237,459 @@ def test_certificates_that_are_not_looked_at_and_an_authfile(
     assert fetch(machine, name="web", image=THREE, **access)["digest"] == digest_of(layout, "three")
 
 
+# At any moment
+
+_CUT = """
+import contextlib, socket, sys, threading
+limit = int(sys.argv[1])
+listening = socket.create_server(("127.0.0.1", 5001))
+print("ready", flush=True)
+
+def forward(source, target, limit):
+    while limit > 0:
+        data = source.recv(min(limit, 65536))
+        if not data:
+            break
+        target.sendall(data)
+        limit -= len(data)
+    for each in (source, target):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+while True:
+    client, _address = listening.accept()
+    server = socket.create_connection(("127.0.0.1", 5000))
+    threading.Thread(target=forward, args=(client, server, 1 << 40), daemon=True).start()
+    threading.Thread(target=forward, args=(server, client, limit), daemon=True).start()
+"""
+
+
+def test_a_registry_that_is_gone_in_the_middle(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "random").write_bytes(random.randbytes(4_000_000))
+    run("tar", "--create", f"--file={tmp_path}/big.tar", f"--directory={tmp_path}", "random")
+    add_image(tmp_path / "layout", "big", [layout.parent / "one.tar", tmp_path / "big.tar"])
+    registry.push(f"oci:{layout}:three", "test/big:1")
+    first = fetch(machine, name="web", image="docker://127.0.0.1:5000/test/big:1", **registry.access)
+    registry.push(f"oci:{tmp_path}/layout:big", "test/big:1")
+    before = ours(machine)
+    image = "docker://127.0.0.1:5001/test/big:1"
+    proxy = subprocess.Popen(
+        machine.command(sys.executable, "-c", _CUT, "2000000"), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert proxy.stdout is not None
+        assert proxy.stdout.readline() == "ready\n"
+        cut = fetch(machine, name="web", image=image, ok=False, **registry.access)
+    finally:
+        proxy.kill()
+        proxy.communicate()
+    assert cut["msg"].startswith(f"web: image: {image} could not be fetched: "), cut["msg"]
+    assert cut["msg"].endswith("; nothing was changed.")
+    assert ours(machine) == before
+    assert entries(machine, first["layers"][0])
+    again = fetch(
+        machine, name="web", image="docker://127.0.0.1:5000/test/big:1", **registry.access, pull="always"
+    )
+    assert (again["layers"][0], len(again["layers"])) == (first["layers"][0], 2)
+
+
+def test_killed_at_any_moment_the_next_run_converges(machine: Machine, layout: Path, instants: Any) -> None:
+    image = {"name": "web", "image": f"oci:{layout}:three"}
+    absent = {"name": "web", "state": "absent", "gc": True}
+    fetch(machine, **image)
+    fetch(machine, **absent)
+    begun = time.monotonic()
+    result = fetch(machine, **image)
+    taken = time.monotonic() - begun
+    whole, finished = merged(machine, result["layers"]), ours(machine)
+    for moment in instants.within(taken / 10, taken):
+        fetch(machine, **absent)
+        assert ours(machine) == [], moment
+        machine.module_killed_after(moment, "rootfs_fetch", image)
+        for layer in machine.shell(f"ls -d {STORE}/layers/* 2>/dev/null || true").split():
+            assert f"{layer}/tree" in result["layers"], moment
+        again = fetch(machine, **image)
+        assert ours(machine) == finished, moment
+        assert again["layers"] == result["layers"], moment
+        assert not fetch(machine, **image, verify=True)["changed"], moment
+    assert merged(machine, result["layers"]) == whole
+
+
+def test_two_runs_at_once_do_the_work_once(machine: Machine, layout: Path, registry: Registry) -> None:
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    runs = []
+    for name in ("a", "b", "c"):
+        runs.append(
+            subprocess.Popen(
+                machine.module_command("rootfs_fetch"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        runs[-1].stdin.write(json.dumps({"name": name, "image": THREE, **registry.access}))
+        runs[-1].stdin.close()
+        runs[-1].stdin = None
+    results = [json.loads(run.communicate()[0]) for run in runs]
+    assert [result.get("msg") for result in results] == [None] * 3
+    assert len({str(result["layers"]) for result in results}) == 1
+    asked = [request for request in registry.requests() if "/blobs/" in request]
+    assert len(asked) == len(set(asked)) == 4  # three layers and the configuration
+
+
+def test_a_full_disk(machine: Machine, layout: Path, tmp_path: Path) -> None:
+    """The store on a file system that is too small for the image, and then is made larger."""
+    machine.shell(f"mkdir -p {STORE}; mount -t tmpfs -o size=6M tmpfs {STORE}")
+    (tmp_path / "random").write_bytes(random.randbytes(4_000_000))
+    run("tar", "--create", f"--file={tmp_path}/big.tar", f"--directory={tmp_path}", "random")
+    add_image(tmp_path / "layout", "big", [layout.parent / "one.tar", tmp_path / "big.tar"])
+    busybox = fetch(machine, name="web", busybox=True)
+    before = ours(machine)
+    image = {"name": "web", "image": f"oci:{tmp_path}/layout:big"}
+    full = fetch(machine, **image, ok=False)
+    assert "No space left on device" in full["msg"] or "no space left on device" in full["msg"]
+    assert "\n" not in full["msg"]
+    assert ours(machine) == before
+    assert machine.run("ls", busybox["path"])
+    machine.shell(f"mount -o remount,size=64M {STORE}")
+    assert fetch(machine, **image)["changed"]
+    assert not fetch(machine, **image, verify=True)["changed"]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"image": "oci:layout"},
+            "image: 'oci:layout' is not accepted, it takes an absolute path after oci:; nothing was changed.",
+        ),
+        (
+            {"image": "http://a/b"},
+            "image: 'http://a/b' is not accepted, it takes an image that begins with docker:// or one of "
+            "dir, docker-archive, oci, oci-archive, containers-storage, docker-daemon and a colon; nothing "
+            "was changed.",
+        ),
+        (
+            {"image": "oci:/no", "platform": "arm"},
+            "platform: 'arm' is not accepted, it takes an operating system and an architecture such as "
+            "linux/arm64, or with a variant linux/arm/v7; nothing was changed.",
+        ),
+        (
+            {"image": "oci:/no"},
+            "web: image: there is no file /no/index.json on this host; nothing was changed.",
+        ),
+        (
+            {"image": "docker://a/b", "checksum": f"sha256:{'0' * 64}"},
+            f"checksum: 'sha256:{'0' * 64}' of web is not accepted with image, whose name may end with "
+            "@sha256: and the digest of its manifest; nothing was changed.",
+        ),
+        (
+            {"image": "docker://a/b", "password": "x"},
+            "username: missing for web, whose password is given; nothing was changed.",
+        ),
+        (
+            {"image": "docker://a/b", "username": "x", "authfile": "/a"},
+            "authfile: /a of web is not accepted beside username, it takes one of them; nothing was changed.",
+        ),
+        (
+            {"image": "docker://127.0.0.1:1/b", "ca_path": "/no"},
+            "web: ca_path: there is no file /no on this host; nothing was changed.",
+        ),
+    ],
+)
+def test_bad_input(machine: Machine, options: dict[str, Any], message: str) -> None:
+    assert fetch(machine, name="web", ok=False, **options)["msg"] == message
+    assert ours(machine) == []
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "oci-archive", "dir"])
+def test_the_other_files_that_images_are_kept_in(
+    machine: Machine, layout: Path, tmp_path: Path, kind: str
+) -> None:
+    """As skopeo makes them of the same image; a file that is changed is another image."""
+    image = f"{kind}:{tmp_path}/image"
+    run("skopeo", "copy", "--quiet", f"oci:{layout}:three", image)
+    result = fetch(machine, name="web", image=image)
+    assert merged(machine, result["layers"]) == entries(machine, str(layout.parent / "unpacked/rootfs"))
+    assert result["config"] == CONFIG
+    assert not fetch(machine, name="web", image=image)["changed"]
+    add_image(tmp_path / "layout", "one", [layout.parent / "one.tar"])
+    shutil.rmtree(tmp_path / "image", ignore_errors=True)
+    (tmp_path / "image").unlink(missing_ok=True)
+    run("skopeo", "copy", "--quiet", f"oci:{tmp_path}/layout:one", image)
+    again = fetch(machine, name="web", image=image)
+    assert (again["changed"], again["layers"], again["config"]) == (True, result["layers"][:1], {})
+
+
+def test_what_docker_export_writes_is_a_tarball(machine: Machine, layout: Path) -> None:
+    """An archive of the merged tree, in which a name that begins as a whiteout is a name."""
+    machine.shell(f"cp -a {layout.parent}/unpacked/rootfs /run/export; touch /run/export/.wh.kept")
+    machine.shell(
+        "tar --create --numeric-owner --format=pax --xattrs --file=/run/export.tar -C /run/export ."
+    )
+    result = fetch(machine, name="web", path="/run/export.tar")
+    assert entries(machine, result["path"]) == entries(machine, "/run/export")
+    assert machine.run("ls", f"{result['path']}/.wh.kept")
+    assert result["config"] == {}
+
+
+def test_an_image_of_several_platforms(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path
+) -> None:
+    """An index, of which each platform's image is another one by the same name and digest."""
+    digests = {}
+    for architecture, layers in {"arm64": ("one",), "s390x": ("one", "two")}.items():
+        add_image(tmp_path / "layout", architecture, [layout.parent / f"{name}.tar" for name in layers])
+        run(
+            "umoci",
+            "config",
+            "--image",
+            f"{tmp_path}/layout:{architecture}",
+            f"--architecture={architecture}",
+        )
+        digests[architecture] = digest_of(tmp_path / "layout", architecture)
+    found = json.loads((tmp_path / "layout/index.json").read_text())
+    for entry in found["manifests"]:
+        architecture = entry.pop("annotations")["org.opencontainers.image.ref.name"]
+        entry["platform"] = {"os": "linux", "architecture": architecture}
+    text = json.dumps({**found, "mediaType": "application/vnd.oci.image.index.v1+json"}).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    (tmp_path / f"layout/blobs/sha256/{digest}").write_bytes(text)
+    index = {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": f"sha256:{digest}",
+        "size": len(text),
+    }
+    top = {
+        "schemaVersion": 2,
+        "manifests": [{**index, "annotations": {"org.opencontainers.image.ref.name": "all"}}],
+    }
+    (tmp_path / "layout/index.json").write_text(json.dumps(top))
+    certificates = registry.top / "certificates"
+    certificates.mkdir()
+    shutil.copy(registry.top / "ca.crt", certificates)
+    copy = [
+        "skopeo",
+        "copy",
+        "--all",
+        "--quiet",
+        f"--dest-cert-dir={certificates}",
+        "--dest-creds=user:sesame",
+    ]
+    machine.run(*copy, f"oci:{tmp_path}/layout:all", "docker://127.0.0.1:5000/test/all:1")
+    image = "docker://127.0.0.1:5000/test/all:1"
+    for architecture in ("arm64", "s390x"):
+        entry = {"name": architecture, "image": image, "platform": f"linux/{architecture}", **registry.access}
+        assert fetch(machine, **entry)["digest"] == digests[architecture]
+        registry.requests()
+        assert not fetch(machine, **entry)["changed"]
+        pinned = {**entry, "image": f"docker://127.0.0.1:5000/test/all@sha256:{digest}"}
+        assert fetch(machine, **pinned)["digest"] == digests[architecture]
+        assert registry.requests() == []
+
+
+# What nobody vouches for
+
+
+def make_directory(path: Path, manifest: Any, config: Any, layers: list[bytes]) -> Path:
+    """An image as skopeo's ``dir:`` has it; what is given of manifest and configuration is in place of what
+    belongs there."""
+    path.mkdir()
+    (path / "version").write_text("Directory Transport Version: 1.1\n")
+
+    def blob(content: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        (path / digest).write_bytes(content)
+        return {"digest": f"sha256:{digest}", "size": len(content)}
+
+    if not isinstance(config, bytes):
+        digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+        whole = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": digests}}
+        config = json.dumps({**whole, **config}).encode()
+    kind = "application/vnd.oci.image"
+    whole = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.manifest.v1+json",
+        "config": {"mediaType": f"{kind}.config.v1+json", **blob(config)},
+        "layers": [{"mediaType": f"{kind}.layer.v1.tar", **blob(layer)} for layer in layers],
+    }
+    (path / "manifest.json").write_text(json.dumps({**whole, **manifest}))
+    return path
+
+
+def archive(*entries: tuple[str, bytes, str]) -> bytes:
+    """A tar archive of names, types and contents, or for links targets."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as opened:
+        for name, kind, content in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, content if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            entry.size = len(content) if kind == tarfile.REGTYPE else 0
+            opened.addfile(entry, io.BytesIO(content.encode()))
+    return packed.getvalue()
+
+
+FILE, DIRECTORY, HARD, SYMBOLIC, DEVICE = (
+    *(tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE),
+)
+BASE = archive(("etc", DIRECTORY, ""), ("etc/motd", FILE, "base"), ("link", SYMBOLIC, "/etc"))
+
+
+@pytest.mark.parametrize(
+    ("entries_of_layer", "reason"),
+    [
+        ((("../x", FILE, "x"),), "has an entry that leads out of it: '../x'"),
+        (((".wh...", FILE, ""),), "has a whiteout of nothing that has a name: '.wh...'"),
+        ((("etc/.wh..", FILE, ""),), "has a whiteout of nothing that has a name: '.wh..'"),
+        (((".wh.", FILE, ""),), "has a whiteout of nothing that has a name: '.wh.'"),
+        ((("x", HARD, "etc/none"),), "can't be unpacked: No such file or directory (/etc/none)"),
+        ((("x", HARD, "/etc/shadow"),), "can't be unpacked: No such file or directory (/etc/shadow)"),
+        ((("white", DEVICE, ""),), "has a device 0:0, which is a whiteout to overlayfs: 'white'"),
+    ],
+)
+def test_a_hostile_layer_changes_nothing(
+    machine: Machine, tmp_path: Path, entries_of_layer: Any, reason: str
+) -> None:
+    image = f"dir:{make_directory(tmp_path / 'image', {}, {}, [BASE, archive(*entries_of_layer)])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"] == f"web: image: {image} {reason}; nothing was changed."
+    assert ours(machine) == []
+
+
+def test_whiteouts_and_links_stay_inside(machine: Machine, tmp_path: Path) -> None:
+    """By way of links that lead to the host: what is below the root is all that a layer can reach."""
+    machine.shell("mkdir /run/victim; touch /run/victim/file /run/victim/other")
+    out = [
+        ("out", SYMBOLIC, "/run/victim"),
+        ("up", SYMBOLIC, "../../../../../../run/victim"),
+        ("run", DIRECTORY, ""),
+    ]
+    away = [
+        ("out/.wh.file", FILE, ""),
+        ("up/.wh..wh..opq", FILE, ""),
+        ("up/new", FILE, "x"),
+        (".wh.out", FILE, ""),
+    ]
+    inside = ("run/victim", DIRECTORY, "")
+    layers = [archive(*out, inside), archive(*away)]
+    result = fetch(machine, name="web", image=f"dir:{make_directory(tmp_path / 'image', {}, {}, layers)}")
+    assert machine.run("ls", "/run/victim").split() == ["file", "other"]
+    found = merged(machine, result["layers"])
+    assert found.keys() == {".", "up", "run", "run/victim", "run/victim/new"}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"config": []}, "has a configuration whose config is no object"),
+        ({"config": {"Env": "PATH=/"}}, "has a configuration whose Env is not a list of NAME=VALUE"),
+        ({"config": {"Env": ["PATH"]}}, "has a configuration whose Env is not a list of NAME=VALUE"),
+        ({"config": {"Env": ["=x"]}}, "has a configuration whose Env is not a list of NAME=VALUE"),
+        ({"config": {"Cmd": "sh"}}, "has a configuration whose Cmd is not a list of strings"),
+        ({"config": {"Cmd": [1]}}, "has a configuration whose Cmd is not a list of strings"),
+        ({"config": {"Cmd": ["a\0b"]}}, "has a configuration whose Cmd is not a list of strings"),
+        ({"config": {"Cmd": ["\ud800"]}}, "has a configuration whose Cmd is not a list of strings"),
+        (
+            {"config": {"Entrypoint": {"a": 1}}},
+            "has a configuration whose Entrypoint is not a list of strings",
+        ),
+        ({"config": {"User": 0.5}}, "has a configuration whose User is not a string"),
+        ({"config": {"WorkingDir": "x"}}, "has a configuration whose WorkingDir is not an absolute path"),
+        ({"config": {"WorkingDir": "/../x"}}, "has a configuration whose WorkingDir is not an absolute path"),
+        (
+            {"config": {"Volumes": ["/x"]}},
+            "has a configuration whose Volumes is not an object with absolute paths for names",
+        ),
+        ({"config": {"Labels": {"a": 1}}}, "has a configuration whose Labels is not an object of strings"),
+        (
+            {"config": {"Healthcheck": {"Interval": "x"}}},
+            "has a configuration whose Healthcheck is not an object with Test and numbers",
+        ),
+        ({"rootfs": {}}, "has no list of diff_ids"),
+        ({"rootfs": {"diff_ids": []}}, "has 1 layers and a configuration with diff_ids of 0"),
+        (
+            {"rootfs": {"diff_ids": ["sha256:../../x"]}},
+            "names something by 'sha256:../../x', accepted is sha256: and 64 hexadecimal digits",
+        ),
+    ],
+)
+def test_a_hostile_configuration_is_refused(
+    machine: Machine, tmp_path: Path, config: dict[str, Any], reason: str
+) -> None:
+    image = f"dir:{make_directory(tmp_path / 'image', {}, config, [BASE])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"] == f"web: image: {image} {reason}; nothing was changed."
+    assert ours(machine) == []
+
+
+@pytest.mark.parametrize("config", [b"[]", b"{", b"[" * 100000, b'{"rootfs": 1}', b"\xff", b"null"])
+def test_a_configuration_that_is_none_is_refused(machine: Machine, tmp_path: Path, config: bytes) -> None:
+    """Whether it is skopeo or we who looks first."""
+    image = f"dir:{make_directory(tmp_path / 'image', {}, config, [BASE])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"].startswith(f"web: image: {image} "), result["msg"]
+    assert result["msg"].endswith("; nothing was changed.")
+    assert ours(machine) == []
+
+
+def test_a_layer_that_is_not_what_the_configuration_says(machine: Machine, tmp_path: Path) -> None:
+    wrong = {"rootfs": {"type": "layers", "diff_ids": [f"sha256:{'0' * 64}"]}}
+    image = f"dir:{make_directory(tmp_path / 'image', {}, wrong, [BASE])}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    digest = hashlib.sha256(BASE).hexdigest()
+    assert result["msg"] == (
+        f"web: image: {image} has a layer that is sha256:{digest} when decompressed, in place of "
+        f"sha256:{'0' * 64}; nothing was changed."
+    )
+    assert ours(machine) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
+def test_a_damaged_blob(machine: Machine, tmp_path: Path, damage: str) -> None:
+    directory = make_directory(tmp_path / "image", {}, {}, [BASE])
+    blob = directory / hashlib.sha256(BASE).hexdigest()
+    content = {"truncated": BASE[:1000], "changed": BASE.replace(b"base", b"BASE"), "missing": None}[damage]
+    if content is None:
+        blob.unlink()
+    else:
+        blob.write_bytes(content)
+    busybox = fetch(machine, name="web", busybox=True)
+    before = ours(machine)
+    result = fetch(machine, name="web", image=f"dir:{directory}", ok=False)
+    assert result["msg"].startswith(f"web: image: dir:{directory} ")
+    assert result["msg"].endswith("; nothing was changed.")
+    assert ours(machine) == before
+    assert machine.run("ls", busybox["path"])
+
+
+def test_the_limits_are_for_an_image_as_a_whole(machine: Machine, tmp_path: Path) -> None:
+    layers = [archive((f"file{number}", FILE, "x" * 5000)) for number in range(3)]
+    image = f"dir:{make_directory(tmp_path / 'image', {}, {}, layers)}"
+    assert len(layers[0]) == 10240
+    few = fetch(machine, name="web", image=image, max_entries=2, ok=False)
+    assert few["msg"].endswith(" has more than the 2 entries that max_entries allows; nothing was changed.")
+    small = fetch(machine, name="web", image=image, max_size=30000, ok=False)
+    assert small["msg"].endswith(" has more than the 30000 bytes that max_size allows; nothing was changed.")
+    blob = fetch(machine, name="web", image=image, max_size=10000, ok=False)
+    assert "could not be fetched" in blob["msg"]
+    assert ours(machine) == []
+    assert fetch(machine, name="web", image=image, max_size=30720, max_entries=3)["size"] == 15000
+
+
+def test_too_many_layers(machine: Machine, tmp_path: Path) -> None:
+    layers = [archive((f"file{number}", FILE, "x")) for number in range(129)]
+    image = f"dir:{make_directory(tmp_path / 'image', {}, {}, layers)}"
+    result = fetch(machine, name="web", image=image, ok=False)
+    assert result["msg"] == (
+        f"web: image: {image} has 129 layers, from 1 to 128 are accepted; nothing was changed."
+    )
+
+
 # What is kept
 
 
@@ -380,6 +744,41 @@ def test_what_nobody_refers_to_goes(machine: Machine, layout: Path, tmp_path: Pa
     assert len(machine.run("ls", f"{STORE}/images").split()) == 1
     fetch(machine, name="other", state="absent", gc=True)
     assert ours(machine) == []
+
+
+# The equivalent commands
+
+
+@pytest.mark.parametrize("source", ["layout", "registry"])
+def test_replayed_commands_make_the_same(
+    machine: Machine, layout: Path, registry: Registry, source: str
+) -> None:
+    """But for the times of directories, and how overlayfs notes what was removed."""
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    (registry.top / "auth.json").write_text('{"auths": {"127.0.0.1:5000": {"auth": "dXNlcjpzZXNhbWU="}}}')
+    access = {"ca_path": str(registry.top / "certificates"), "authfile": str(registry.top / "auth.json")}
+    image = {"name": "web", "image": f"oci:{layout}:three"}
+    if source == "registry":
+        image = {"name": "web", "image": THREE, **access}
+    result = fetch(machine, **image)
+    expected = merged(machine, result["layers"])
+    files = (
+        f"cat {STORE}/images/*.json {STORE}/layers/*/manifest.json /var/lib/bare-containers/containers/*/*"
+    )
+    texts = machine.shell(files)
+    fetch(machine, name="web", state="absent", gc=True)
+    assert ours(machine) == []
+    machine.shell("\n".join(result["commands"]))
+    assert machine.shell(files) == texts
+    found = merged(machine, result["layers"])
+    directories = [path for path, entry in expected.items() if stat.S_ISDIR(entry["type"])]
+    for path in directories:
+        assert found[path].pop("mtime") is not None
+        assert expected[path].pop("mtime") is not None
+    assert found == expected
+    again = fetch(machine, **image)
+    assert not again["changed"]
+    assert again["config"] == CONFIG
 
 
 # A container
@@ -485,3 +884,22 @@ def test_an_image_that_says_nothing_or_what_cannot_be(
     assert said.startswith(
         f"{containers.name('one')}: image_config: of what the image says, stop_signal: 'SIGNONE'"
     )
+
+
+def test_an_image_of_more_layers_than_mount_takes_names(
+    containers: Any, layout: Path, tmp_path: Path
+) -> None:
+    layers = [layout.parent / "one.tar"]
+    for number in range(70):
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        (tmp_path / f"etc/{number}").write_text(f"{number}\n")
+        layers.append(tmp_path / f"{number}.tar")
+        run("tar", "--create", f"--file={layers[-1]}", f"--directory={tmp_path}", f"etc/{number}")
+    add_image(tmp_path / "layout", "many", layers, {"Cmd": ["/bin/busybox", "sleep", "1000"]})
+    name = containers.name("one")
+    result = fetch(containers.machine, name=name, image=f"oci:{tmp_path}/layout:many")
+    assert len(result["layers"]) == 71
+    assert len(":".join(result["layers"])) > 4096
+    run_it = containers.machine.module("container_process", {"name": name, "stop_timeout": 0})
+    assert not run_it.get("failed"), run_it
+    assert containers.inside("/usr/bin/sh -c 'cd /etc; cat 0 35 69'") == "0\n35\n69\n"

@@ -72,6 +72,8 @@ class Changeset(Tree):
             self._remember(directory)
             self._apply(directory, name)
             return
+        if entry.ischr() and (entry.devmajor, entry.devminor) == (0, 0):
+            raise Refused(f"has a device 0:0, which is a whiteout to overlayfs: {entry.name!r}")
         super().add(entry, archive)
         with contextlib.suppress(FileNotFoundError):
             self._own.add(os.lstat(path).st_ino)

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import host
 from ..converge import Failure
-from . import oci, store
+from . import image_commands, oci, store
 from .archive import Limits, Refused
 from .changeset import Below
 from .extract import unpack
@@ -39,6 +39,8 @@ class Image:
         self._limits = limits
         file = self._reference.file
         self._file = None if file is None else HashedFile("image", file)
+        self._named = {"image": self._reference.text, "platform": self._platform}
+        self._missing = True
         self._resolved: str | None = None
         self._fetched: str | None = None
 
@@ -46,14 +48,24 @@ class Image:
         """One that any container has by the same name will do, unless the name has to be asked for."""
         if self._fetched is not None:
             return self._fetched
-        wanted = self._resolve(kept)
+        self._resolved = self._resolve(kept)
+        found = self._by_name(kept) if self._resolved is None else store.by_origin(self._origin)
+        self._missing = found is None
+        return found
+
+    def _by_name(self, kept: Kept) -> str | None:
+        """What any container has by the same name."""
         for declaration in (kept, *self._declarations):
             image = store.image_of(declaration)
-            if self._is_meant(declaration, wanted) and store.has(image):
+            same = all(declaration.get(name) == value for name, value in self._named.items())
+            if same and "resolved" in declaration and store.has(image):
                 self._resolved = declaration["resolved"]
                 return image
-        self._resolved = wanted
         return None
+
+    @property
+    def _origin(self) -> str:
+        return f"{self._resolved} {self._platform or ''}".rstrip()
 
     def record(self) -> dict[str, Any]:
         resolved = {} if self._resolved is None else {"resolved": self._resolved}
@@ -61,17 +73,27 @@ class Image:
 
     @contextlib.contextmanager
     def fetch(self, temporary: Path) -> Iterator[Content]:
-        resolved = self._resolve({}) or self._skopeo.resolve(temporary)
+        self._resolved = self._resolve({}) or self._skopeo.resolve(temporary)
+        # Another run may have had it while we waited for that.
+        image = store.by_origin(self._origin) if self._missing else None
+        content = Content(image, []) if image else self._content(temporary)
+        yield content
+        self._fetched = content.image
+
+    def _content(self, temporary: Path) -> Content:
         directory = temporary / "image"
-        self._skopeo.copy(resolved, directory, temporary)
+        self._skopeo.copy(self._resolved, directory, temporary)
         with self._refusing():
             found = oci.read(directory)
-        content = Content(f"sha256-{found.digest}", self._layers(found, directory), found.config)
-        yield content
-        self._fetched, self._resolved = content.image, resolved
+        layers = self._layers(found, directory)
+        return Content(f"sha256-{found.digest}", layers, found.config, self._origin)
 
     def commands(self) -> tuple[str, ...]:
-        return ()
+        known = self._resolve({}) if self._always or self._reference.registry is None else None
+        resolved = known or self._reference.digest
+        origin = resolved or f"sha256:$({self._skopeo.raw_command()} | sha256sum | cut -d ' ' -f 1)"
+        fetch = self._skopeo.command(str(image_commands.directory()))
+        return image_commands.commands(fetch, f"{origin} {self._platform or ''}".rstrip())
 
     def _resolve(self, kept: Kept) -> str | None:
         """What the name stands for, where that is to be found out on every run. Raises Failure, OSError."""
@@ -94,13 +116,6 @@ class Image:
             with contextlib.suppress(Failure):
                 found.append(host.Declaration(name, "rootfs").read() or {})
         return found
-
-    def _is_meant(self, declaration: Kept, wanted: str | None) -> bool:
-        if declaration.get("platform") != self._platform or "resolved" not in declaration:
-            return False
-        if wanted is None:
-            return bool(declaration.get("image") == self._reference.text)
-        return bool(declaration["resolved"] == wanted)
 
     def _layers(self, found: oci.Image, directory: Path) -> list[Layer]:
         """Each is unpacked within what the limits of the whole image leave for it."""

@@ -137,6 +137,10 @@ _SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+CONFIGURATION = tuple(_SHAPES)
+"""What of a configuration is kept."""
+
+
 def _text(path: Path) -> bytes:
     """A small file. Raises Refused, OSError."""
     try:

@@ -7,6 +7,7 @@ to it."""
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,17 @@ from .options import OPTIONS, SOURCES
 from .proof import is_foreseeable
 from .source import Source, source
 from .web import without_passwords
+
+_COMPLETE = """import json, sys
+store, image, path = sys.argv[1:]
+made, kept = (json.load(open(name)) for name in (f"{store}/images/{image}.json", path))
+kept["digest"] = image.replace("-", ":", 1)
+kept["layers"] = [f"{store}/layers/{layer}/tree" for layer in made["layers"]]
+if made["config"]:
+    kept["config"] = made["config"]
+if "origins" in made:
+    kept["resolved"] = made["origins"][0].split()[0]
+print(json.dumps(kept, indent=2, sort_keys=True), file=open(path, "w"))"""
 
 _OF_THE_ENTRY = ("name", "state", "gc", "verify")
 
@@ -131,14 +143,15 @@ class Present:
         return Step("rootfs declaration", self._declaration_commands(), apply)
 
     def _declaration_commands(self) -> tuple[str, ...]:
-        """Where the image or its layers are known only when it is made, the shell knows them then."""
+        """What is known of the image only when it is made is completed then, by what the store says of it."""
         declared = without_passwords(self._declared())
+        written = self._declaration.write_step(declared).commands
         if declared["layers"]:
-            return self._declaration.write_step(declared).commands
-        digest = declared.get("digest", "@DIGEST@")
-        written = self._declaration.write_step({**declared, "digest": digest, "layers": ["@LAYER@"]}).commands
-        known = '-e "s|@LAYER@|$layer/tree|" -e "s|@DIGEST@|$(echo "$image" | tr - :)|"'
-        return (*written, f"sed -i {known} {self._declaration.path}")
+            return written
+        complete = (
+            f"{shlex.quote(_COMPLETE)} {store.root()} {self._image or '$image'} {self._declaration.path}"
+        )
+        return (*written, f"python3 -c {complete}")
 
 
 class Absent:

@@ -28,6 +28,7 @@ FILES = {"dir": "manifest.json", "docker-archive": "", "oci": "index.json", "oci
 """The transports for images in a file or a directory, and the file in there that changes with the image."""
 
 _DAEMONS = ("containers-storage", "docker-daemon")
+_LONGEST = 3600
 _REGISTRY = "docker://"
 _PLATFORM = ("os", "arch", "variant")
 
@@ -99,6 +100,7 @@ class Skopeo:
         self._entry = entry
         self._reference = reference
         self._largest = largest
+        self._seconds = entry.get("max_time", _LONGEST)
 
     def resolve(self, temporary: Path) -> str:
         """The digest of what the reference stands for now: a manifest, or the index of several platforms'. No
@@ -115,11 +117,13 @@ class Skopeo:
 
     def command(self, directory: str) -> str:
         """The command line that does the same as copy(), without secrets."""
-        shown = {key: value for key, value in self._entry.items() if key not in ("username", "password")}
-        access = Skopeo(shown, self._reference, self._largest)._access("src-", None)
-        return command(
-            ["skopeo", *self._platform(), "copy", *access, self._reference.text, f"dir:{directory}"]
-        )
+        words = ["copy", "--quiet", *self._access("src-", None), self._reference.text, f"dir:{directory}"]
+        return command(["skopeo", *self._platform(), *words])
+
+    def raw_command(self) -> str:
+        """The command line that prints what resolve() takes the digest of, without secrets."""
+        words = ["inspect", "--raw", *self._access("", None), self._reference.text]
+        return command(["skopeo", *self._platform(), *words])
 
     def _platform(self) -> list[str]:
         parts = self._entry.get("platform", "").split("/")
@@ -153,7 +157,7 @@ class Skopeo:
             resource.setrlimit(resource.RLIMIT_FSIZE, (self._largest, self._largest))
 
         done = subprocess.run(  # pylint: disable=ansible-bad-function,subprocess-popen-preexec-fn
-            [program, *self._platform(), *words],
+            [program, f"--command-timeout={self._seconds}s", *self._platform(), *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,

@@ -5,7 +5,7 @@
 
 ::
 
-    /var/lib/bare-containers/store/images/sha256-DIGEST.json  {"config": {...}, "layers": [lowest first]}
+    /var/lib/bare-containers/store/images/sha256-DIGEST.json  {"config": {...}, "layers": [lowest first], ...}
                                    layers/sha256-CHAIN/
                                        tree/                  what containers see, through an overlay
                                        manifest.json          {"size": bytes in its files}
@@ -48,6 +48,16 @@ from . import census
 LOCK_TIMEOUT = 600.0
 _STORE = "store"
 
+MANIFEST = (
+    r"""find "$layer/tree" -type f -printf '%i %s\n' | sort -u """
+    r"""| awk '{size += $2} END {printf "{\"size\": %.0f}\n", size}' """
+    '> "$layer/manifest.json"'
+)
+"""The shell command that writes a layer's manifest."""
+
+# Each of them writes nothing when an archive is none of its own.
+_DECOMPRESS = ("gzip -dc", "bzip2 -dc", "xz -dc", "zstd -dc", "cat")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -74,11 +84,12 @@ class Layer:
 @dataclass(frozen=True)
 class Content:
     """What an image is made of: its name, ``ALGORITHM-DIGEST``; its layers, lowest first, where a single one
-    may have no name yet; and its configuration (plain data)."""
+    may have no name yet; its configuration (plain data); and what else it may be found again by."""
 
     image: str
     layers: Sequence[Layer]
     config: Mapping[str, Any] = field(default_factory=dict)
+    origin: str | None = None
 
 
 def root() -> Path:
@@ -139,6 +150,16 @@ def config(image: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def by_origin(origin: str) -> str | None:
+    """The image that came from there, whole, or None. Raises OSError."""
+    return next((image for image in images() if origin in _origins(image) and has(image)), None)
+
+
+def _origins(image: str) -> list[Any]:
+    found = _read(image_file(image)).get("origins")
+    return found if isinstance(found, list) else []
+
+
 def size(image: str) -> int | None:
     """The bytes in the files of its layers, each of several names counted once; None where that is not known.
     Raises OSError."""
@@ -187,11 +208,18 @@ def add(
                 with contextlib.nullcontext() if own else _lock(f"image-{content.image}"):
                     if anew or not has(content.image):
                         _make(content, staging, anew)
+                    elif content.origin and content.origin not in _origins(content.image):
+                        _refer(content, layers(content.image))
                 return content.image
         finally:
             _discard(staging)
             for folder in ("images", "layers"):
                 _remove_empty(root() / folder)
+
+
+def content_of(archive: str) -> str:
+    """The shell commands that write what is in an archive, which is a word of theirs, however compressed."""
+    return f"{{ {' || '.join(f'{program} < {archive} 2>&-' for program in _DECOMPRESS)}; }}"
 
 
 def prepare_commands() -> tuple[str, ...]:
@@ -202,12 +230,10 @@ def prepare_commands() -> tuple[str, ...]:
 def commands(image: str, make: Sequence[str]) -> tuple[str, ...]:
     """The shell commands for a new image of one layer, around those that ``make`` its tree and say where in
     ``$layer``. ``image`` is its name, in which the shell may have something to expand."""
-    files = r"""find "$layer/tree" -type f -printf '%i %s\n' | sort -u"""
-    manifest = r"""awk '{size += $2} END {printf "{\"size\": %.0f}\n", size}'"""
     written = r"""printf '{"config": {}, "layers": ["%s"]}\n' "${layer##*/}" """.rstrip()
     return (
         *make,
-        f'{files} | {manifest} > "$layer/manifest.json"',
+        MANIFEST,
         command(["mkdir", "-p", root() / "images"]),
         f"{written} > {shlex.quote(str(root()))}/images/{image}.json",
     )
@@ -319,7 +345,9 @@ def _make(content: Content, staging: Path, anew: Collection[str]) -> None:
 
 
 def _refer(content: Content, names: Sequence[str]) -> None:
-    written = {"config": content.config, "layers": names}
+    written: dict[str, Any] = {"config": content.config, "layers": names}
+    if content.origin:
+        written["origins"] = sorted({*_origins(content.image), content.origin})
     with _lock(_STORE):
         file.write_atomically(image_file(content.image), json.dumps(written, sort_keys=True) + "\n")
 

@@ -25,9 +25,6 @@ from .store import Content, Layer, Place
 from .watch import Watch
 from .web import Web, masked
 
-# Each of them writes nothing when an archive is none of its own.
-_DECOMPRESS = ("gzip -dc", "bzip2 -dc", "xz -dc", "zstd -dc", "cat")
-
 
 class Tarball:
     """One on the managed host."""
@@ -60,7 +57,7 @@ class Tarball:
         watch = Watch(label, self._limits.seconds)
         with open_file("path", self._path) as archive:
             image = self._proof.check(label, archive, temporary, watch)
-            yield content(label, image, archive, self._limits, watch)
+            yield content_of(label, image, archive, self._limits, watch)
             self._checked = image
 
     def commands(self) -> tuple[str, ...]:
@@ -98,7 +95,7 @@ class Download:
             anyhow = bool(self._proof)
             self._web.download("url", self._url, archive, self._limits.size, watch, anyhow=anyhow)
             image = self._proof.check(label, archive, temporary, watch)
-            yield content(label, image, archive, self._limits, watch)
+            yield content_of(label, image, archive, self._limits, watch)
             self._fetched = image
 
     def commands(self) -> tuple[str, ...]:
@@ -111,7 +108,7 @@ class Download:
         )
 
 
-def content(label: str, image: str, archive: BinaryIO, limits: Limits, watch: Watch) -> Content:
+def content_of(label: str, image: str, archive: BinaryIO, limits: Limits, watch: Watch) -> Content:
     """An open archive as what this image is made of."""
 
     def into(place: Place) -> str:
@@ -126,9 +123,9 @@ def content(label: str, image: str, archive: BinaryIO, limits: Limits, watch: Wa
 def extract(archive: str) -> tuple[str, ...]:
     """The shell commands that make a layer's tree of an archive, and say in ``$layer`` where."""
     attributes = "--xattrs --xattrs-include='user.*' --xattrs-include=security.capability"
-    plain = " || ".join(f"{program} < {shlex.quote(archive)} 2>&-" for program in _DECOMPRESS)
+    content = store.content_of(shlex.quote(archive))
     return (
-        f"layer={store.directory('sha256-')}$({{ {plain}; }} | sha256sum | cut -d ' ' -f 1)",
+        f"layer={store.directory('sha256-')}$({content} | sha256sum | cut -d ' ' -f 1)",
         'mkdir -p "$layer/tree"',
         f"tar --extract --numeric-owner --preserve-permissions {attributes} --file {shlex.quote(archive)} "
         '-C "$layer/tree"',
