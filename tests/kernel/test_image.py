@@ -903,3 +903,13 @@ def test_an_image_of_more_layers_than_mount_takes_names(
     run_it = containers.machine.module("container_process", {"name": name, "stop_timeout": 0})
     assert not run_it.get("failed"), run_it
     assert containers.inside("/usr/bin/sh -c 'cd /etc; cat 0 35 69'") == "0\n35\n69\n"
+
+
+def test_layers_in_a_user_namespace(containers: Any, app: Callable[..., dict[str, Any]]) -> None:
+    """Whiteouts and opaque directories are still that, and owners those of the image."""
+    app(uidmap=["0:100000:65536"])
+    found = containers.inside(
+        "cat /opaque/* /hidden/*; ls /removed /gone/g 2>/dev/null || stat -c %u:%g /private"
+    )
+    assert found.split() == ["new", "new", "1000:1001"]
+    assert containers.status()["Uid"].split()[0] == "101000"
