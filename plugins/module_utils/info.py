@@ -37,7 +37,7 @@ from .network.unit import BootUnit
 from .options import Option, Options, differences
 from .rootfs import resource as rootfs
 from .rootfs.options import OPTIONS as ROOTFS
-from .rootfs.source import masked
+from .rootfs.web import without_passwords
 
 Entry = Mapping[str, Any]
 
@@ -201,7 +201,7 @@ class _Inspection:
             **{name: each.fact("process", name) for name in ("supervisor", "unit", "bundle", "log")},
             **(supervisor.facts(each.name) if supervisor else {"restarts": None, "last_exit": None}),
             "health": health,
-            "declared": {part: _shown(kept) for part, kept in each.declared.items()},
+            "declared": {part: _shown(part, kept) for part, kept in each.declared.items()},
             "drift": each.drift,
             "errors": each.errors,
             "rootfs": _describe_rootfs(each, upper_size),
@@ -316,6 +316,6 @@ def _describe_cgroup(each: _Container, process: State | None) -> dict[str, Any] 
     return cgroup_facts.of(path, list(each.declared.get("cgroup", {}).get("controls", {})))
 
 
-def _shown(kept: Entry) -> dict[str, Any]:
-    """A declaration without the password that may be in an address."""
-    return {**kept, "url": masked(kept["url"])} if isinstance(kept.get("url"), str) else dict(kept)
+def _shown(part: str, kept: Entry) -> dict[str, Any]:
+    """A declaration without the passwords that may be in the addresses of a root file system."""
+    return dict(without_passwords(kept) if part == "rootfs" else kept)

@@ -40,7 +40,7 @@ def run_module(
     ``validate`` raises Failure for entries that can't stand beside each other. ``build`` gives the resources,
     those of an entry under its name.
     """
-    module = AnsibleModule(
+    module = _module_of(options)(
         argument_spec={**options.argument_spec(), **_BATCH},
         mutually_exclusive=[("name", "batch")],
         required_one_of=[("name", "batch")],
@@ -61,6 +61,31 @@ def run_module(
     result = describe(outcomes, batch=module.params["batch"] is not None, diff=module._diff)
     finish = module.fail_json if "msg" in result else module.exit_json
     finish(**result)
+
+
+def _module_of(options: Options) -> type[AnsibleModule]:
+    """AnsibleModule with the secrets in a batch, too, hidden in what it logs and returns."""
+    secret = [name for option in options.options if option.no_log for name in (option.name, *option.aliases)]
+
+    class Module(AnsibleModule):  # type: ignore[misc]
+        def _log_invocation(self) -> None:
+            for entry in self.params.get("batch") or []:
+                for name in secret:
+                    self.no_log_values.update(_texts(entry.get(name)))
+            super()._log_invocation()
+
+    return Module
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The values in plain data that are not empty, as texts."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif value not in (None, ""):
+        yield str(value)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ class Option:
     spellings share (``256M`` and ``268435456`` give 268435456); it raises ValueError saying what is accepted,
     as in ``a number of bytes such as 256M``. ``compare`` says what makes two values equal: ``list`` minds the
     order, ``set`` neither order nor repetition. What steers a single run only is not ``declared``: no part of
-    the declaration that is kept.
+    the declaration that is kept. ``options`` are what a ``dict`` consists of.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Option:
     compare: str = "value"
     normalise: Callable[[Any], Any] = lambda value: value
     declared: bool = True
+    options: Options | None = None
 
     def spec(self) -> dict[str, Any]:
         """This option in the form of AnsibleModule's argument_spec."""
@@ -50,10 +51,17 @@ class Option:
         for key in ("required", "no_log"):
             if getattr(self, key):
                 spec[key] = True
+        if self.options is not None:
+            spec["options"] = self.options.argument_spec()
         return spec
 
     def normal(self, value: Any) -> Any:
         """``value`` in normal form. Raises Failure."""
+        if self.options is not None:
+            try:
+                return self.options.normalise(value)
+            except Failure as failure:
+                raise Failure(f"{self.name}.{failure}") from None
         try:
             normal = self.normalise(value)
         except ValueError as error:

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: rootfs_fetch
 author: ["bare.containers contributors (@bare-containers)"]
 version_added: 0.1.0
-short_description: Root file systems of containers, from images, tarballs or busybox
+short_description: Root file systems of containers, from images, tarballs, Debian packages or busybox
 description:
   - Gets the root file system of a container into a store on the managed host, and has the container refer to it.
   - The store, C(/var/lib/bare-containers/store), is content-addressed. An image has the digest of what it came from, and each
@@ -16,10 +16,13 @@ description:
     into a tree of the store again.
   - An archive is unpacked by a process whose root is the new tree, so no path or link in it can lead to the host. An archive
     that is damaged, breaks off or goes beyond the limits changes nothing.
+  - What takes longer than ten seconds says every ten seconds in the journal of the managed host, or its syslog, where it is.
+    See it with C(journalctl --follow --identifier=bare-rootfs). Ansible shows nothing of a task before the task has ended.
 extends_documentation_fragment:
   - bare.containers.attributes
   - bare.containers.attributes.action_group
   - bare.containers.batch
+  - bare.containers.web
 attributes:
   check_mode:
     support: full
@@ -31,7 +34,7 @@ options:
   state:
     description:
       - With V(present), the root file system is in the store and the container refers to it. It takes exactly one of
-        O(busybox), O(image), O(path) and O(url).
+        O(busybox), O(image), O(path), O(url) and O(bootstrap).
       - With V(absent), the container refers to none. What is in the store stays there unless O(gc) is set.
     type: str
     choices: [present, absent]
@@ -89,24 +92,83 @@ options:
   path:
     description:
       - A tar archive on the managed host, plain or compressed with gzip, xz, bzip2 or zstd.
-      - Without O(checksum), it is known by what is in it. It is read again only when its inode, size, modification or status
-        change time is another one.
-      - With O(checksum), it is read only when the store does not have that root file system yet, and may be gone otherwise.
+      - Without O(checksum) and O(signature), it is known by what is in it. It is read again only when its inode, size,
+        modification or status change time is another one.
+      - With a digest as O(checksum) and no O(signature), it is read only when the store does not have that root file system
+        yet, and may be gone otherwise.
+      - What is compressed is decompressed by the fastest program there is, on several processors where it can; C(pigz),
+        C(lbzip2), C(xz) and C(zstd) are worth installing. Only zstd takes its program.
     type: path
   url:
     description:
-      - The address of such an archive, with C(https://), or with C(http://) and O(checksum).
-      - With O(checksum), it is fetched when the store does not have that root file system yet.
-      - Without O(checksum), it is fetched once, and not again unless the address changes, or O(force) is set, or the store has
-        lost it.
+      - The address of such an archive, with C(https://), or with C(http://) and a O(checksum) or O(signature).
+      - With a digest as O(checksum) and no O(signature), it is fetched when the store does not have that root file system yet.
+      - Otherwise it is fetched once, with the file of checksums and the signature, and no server is asked again unless O(url),
+        O(checksum), O(signature) or O(keyring) change, or O(force) is set, or the store has lost it.
+      - A transfer that breaks off goes on from there, where the server can (HTTP range requests).
     type: str
+  bootstrap:
+    description:
+      - Makes a Debian system with C(mmdebstrap), or C(debootstrap) where that is not installed, in namespaces of its own.
+      - It is made once for what is declared here, and not again unless that changes, or O(force) is set, or the store has lost
+        it. New versions of packages come with O(force).
+      - Proxies are taken from the environment of the task, and so is E(SOURCE_DATE_EPOCH), with which mmdebstrap makes the same
+        of the same packages.
+    type: dict
+    suboptions:
+      suite:
+        description: The release, as V(bookworm).
+        type: str
+        required: true
+      mirror:
+        description:
+          - Where packages come from, as V(http://deb.debian.org/debian). The tool's own choice by default; mmdebstrap adds
+            security updates to it.
+          - With mmdebstrap there may be several, also as whole lines of C(sources.list).
+        type: list
+        elements: str
+      variant:
+        description: What is installed beside O(bootstrap.include). debootstrap has no V(essential) and V(apt).
+        type: str
+        choices: [essential, apt, minbase, buildd, important]
+        default: minbase
+      include:
+        description: Packages to install, with what they depend on.
+        type: list
+        elements: str
+      components:
+        description: The components of the archive. V(main) by default.
+        type: list
+        elements: str
+      keyring:
+        description:
+          - A file on the managed host with the keys that O(bootstrap.mirror) may be signed with, which it takes.
+          - The keys that the tool has for the release by default.
+        type: path
+      architecture:
+        description: The architecture, as V(arm64). That of the host by default; another one has to be run by emulation there.
+        type: str
   checksum:
     description:
       - What the archive must be, as C(sha256:) or C(sha512:) and the digest in hexadecimal digits.
+      - Or C(sha256:) or C(sha512:) and where a file of checksums is, an absolute path on the managed host or an address. It has
+        lines as of C(sha256sum), with or without C(--tag), and the one of the archive's file name counts; or nothing but one
+        digest. An address is to begin with C(https://) unless there is a O(signature).
       - An archive that is another one is not unpacked, and not kept if it was fetched.
     type: str
+  signature:
+    description:
+      - Where a detached OpenPGP signature is, an absolute path on the managed host or an address. It is of the file of checksums
+        where O(checksum) names one, and of the archive otherwise.
+      - It must be a good one by a key in O(keyring) that has not expired and was not revoked. C(gpgv) checks it.
+    type: str
+  keyring:
+    description: A file on the managed host with the public keys that O(signature) may be made with, ASCII-armoured or not.
+    type: path
   force:
-    description: Fetches a O(url) that has no O(checksum) anew in this run. Of no effect otherwise.
+    description:
+      - Fetches a O(url) anew in this run, or makes a O(bootstrap) anew, and checks a O(signature) and a file of checksums again.
+      - Of no effect on what a digest as O(checksum) names, and on O(busybox).
     type: bool
     default: false
   validate_certs:
@@ -116,7 +178,7 @@ options:
     type: bool
     default: true
   timeout:
-    description: How many seconds a server may take to answer.
+    description: How many seconds a server may take to answer, and to send more.
     type: int
     default: 30
   max_size:
@@ -129,6 +191,10 @@ options:
     description: The most files, directories and links that an archive may have, or all layers of an O(image) together.
     type: int
     default: 1000000
+  max_time:
+    description: How many seconds it may take to fetch and unpack an archive, or to make a O(bootstrap).
+    type: int
+    default: 3600
   verify:
     description:
       - Reads all that the store has of the root file system, and has a layer in which anything was changed since it was unpacked
@@ -172,6 +238,23 @@ EXAMPLES = r"""
     username: user
     password: "{{ registry_password }}"
 
+- name: An archive by its maker's file of checksums, and the signature of that
+  bare.containers.rootfs_fetch:
+    name: worker
+    url: https://127.0.0.1:8443/minirootfs.tar.gz
+    checksum: sha256:https://127.0.0.1:8443/SHA256SUMS
+    signature: https://127.0.0.1:8443/SHA256SUMS.gpg
+    keyring: /srv/images/maker.asc
+    ca_path: /srv/images/ca.pem
+
+- name: A small Debian system with a server in it
+  bare.containers.rootfs_fetch:
+    name: cache
+    bootstrap:
+      suite: bookworm
+      mirror: [http://deb.debian.org/debian]
+      include: [redis-server]
+
 - name: The root file systems of several containers in one task
   bare.containers.rootfs_fetch:
     batch:
@@ -190,6 +273,7 @@ EXAMPLES = r"""
     batch:
       - {name: web, state: absent, gc: true}
       - {name: worker, state: absent, gc: true}
+      - {name: cache, state: absent, gc: true}
       - {name: shop, state: absent, gc: true}
 """
 

@@ -74,16 +74,25 @@ class Machine:
         return self.run("sh", "-e", input=text)
 
     def module_command(
-        self, name: str, python: str = PYTHONS[0], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        python: str = PYTHONS[0],
+        environment: Mapping[str, str] | None = None,
+        *,
+        online: bool = False,
     ) -> list[str]:
-        """The command line that runs a module, which takes its arguments as JSON on standard input."""
+        """The command line that runs a module, which takes its arguments as JSON on standard input.
+
+        ``online``, it has the network of this machine in place of a host's of its own.
+        """
         path = f"{COLLECTIONS}:{self._module_utils}"
         # Compiled once for all tests, and outside of the working tree.
         variables = {"PYTHONPATH": path, "PYTHONPYCACHEPREFIX": f"{self._module_utils}/compiled"}
         variables["PYTHONDONTWRITEBYTECODE"] = ""
         variables.update(environment or {})
         settings = [f"{key}={value}" for key, value in variables.items()]
-        return self.command("env", *settings, python, "-c", _RUN_MODULE, name)
+        command = self.command("env", *settings, python, "-c", _RUN_MODULE, name)
+        return [word for word in command if word != "--net"] if online else command
 
     def module(
         self,
@@ -93,10 +102,11 @@ class Machine:
         check: bool = False,
         python: str = PYTHONS[0],
         environment: Mapping[str, str] | None = None,
+        online: bool = False,
     ) -> dict[str, Any]:
         """The result of a module, as Ansible gets it."""
         done = subprocess.run(
-            self.module_command(name, python, environment),
+            self.module_command(name, python, environment, online=online),
             input=json.dumps({**arguments, "_ansible_check_mode": check, "_ansible_diff": True}),
             capture_output=True,
             text=True,

@@ -69,7 +69,8 @@ def ours(machine: Machine) -> list[str]:
 
 def fetch(machine: Machine, *, ok: bool = True, **arguments: Any) -> dict[str, Any]:
     """The module's result; it fails unless ``ok``."""
-    options = {key: arguments.pop(key) for key in ("check", "python") if key in arguments}
+    steering = ("check", "python", "environment", "online")
+    options = {key: arguments.pop(key) for key in steering if key in arguments}
     result = machine.module("rootfs_fetch", arguments, **options)
     assert bool(result.get("failed")) != ok, result
     return result

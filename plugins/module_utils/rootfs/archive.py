@@ -11,29 +11,24 @@ refused here: an archive that breaks off, or has a damaged header in its midst.
 from __future__ import annotations
 
 import bz2
-import contextlib
+import functools
 import gzip
 import hashlib
 import lzma
 import os
 import shutil
-import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from ..converge import Failure
+from . import program
 
 _BLOCK = 512
 _CHUNK = 1 << 18
 _LARGEST_HEADER = 1 << 20
-
-_BZIP2 = b"BZh"
-_GZIP = b"\x1f\x8b"
-_XZ = b"\xfd7zXZ\0"
-_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class Refused(Exception):
@@ -52,11 +47,12 @@ class Read:
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that an archive may come to: bytes when decompressed, and entries; together with others that
-    have ``used`` some."""
+    """The most that an archive may come to: bytes, compressed and not, and entries; together with others that
+    have ``used`` some. And how many seconds it may take."""
 
     size: int
     entries: int
+    seconds: float
     used: Read | None = None
 
     def less(self, read: Read) -> Limits:
@@ -71,44 +67,60 @@ class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+@dataclass(frozen=True)
+class _Compression:
+    """How a compressed file begins, the programs that decompress it, the fastest first, and what does it in
+    their place."""
+
+    name: str
+    start: bytes
+    programs: tuple[tuple[str, ...], ...]
+    reader: Callable[[BinaryIO], AbstractContextManager[Stream]] | None
+
+
+_COMPRESSIONS = (
+    _Compression(
+        "gzip", b"\x1f\x8b", (("pigz", "-dc"), ("gzip", "-dc")), lambda file: gzip.GzipFile(fileobj=file)
+    ),
+    _Compression("xz", b"\xfd7zXZ\0", (("xz", "-dc", "-T0"),), lzma.LZMAFile),
+    _Compression("bzip2", b"BZh", (("lbzip2", "-dc"), ("pbzip2", "-dc"), ("bzip2", "-dc")), bz2.BZ2File),
+    # Python reads it itself from 3.14 on only.
+    _Compression("zstd", b"\x28\xb5\x2f\xfd", (("zstd", "-dcq", "-T0"),), None),
+)
+
+
 def decompressed(descriptor: int) -> AbstractContextManager[Stream]:
     """The content of an open file from its start, by its first bytes: gzip, xz, bzip2, zstd, or as it is.
 
-    Leaving it raises Refused for what a program found wrong. Raises Failure, OSError.
+    A program does it where there is one, so that it is done on another processor than what is made of it, or
+    on several. Leaving it raises Refused for what the program found wrong. Raises Failure, OSError.
     """
+    os.lseek(descriptor, 0, os.SEEK_SET)
     start = os.pread(descriptor, 8, 0)
-    if start.startswith(_ZSTD):
-        return _zstd(descriptor)
-    plain = open(descriptor, "rb", closefd=False)  # noqa: SIM115 # which leaves nothing open
-    if start.startswith(_GZIP):
-        return gzip.GzipFile(fileobj=plain)
-    if start.startswith(_XZ):
-        return lzma.LZMAFile(plain)
-    return bz2.BZ2File(plain) if start.startswith(_BZIP2) else plain
+    for compression in _COMPRESSIONS:
+        if start.startswith(compression.start):
+            return _decompressed(descriptor, compression)
+    return open(descriptor, "rb", closefd=False)  # which leaves nothing open
 
 
-@contextlib.contextmanager
-def _zstd(descriptor: int) -> Iterator[Stream]:
-    """Python reads zstd itself from 3.14 on only; the program is where the archives are."""
-    program = shutil.which("zstd")
-    if program is None:
+def _decompressed(descriptor: int, compression: _Compression) -> AbstractContextManager[Stream]:
+    for name, *options in compression.programs:
+        path = shutil.which(name)
+        if path is not None:
+            return program.output(
+                [path, *options], functools.partial(_damaged, compression.name, name), stdin=descriptor
+            )
+    if compression.reader is None:
         raise Failure(
-            "The archive is compressed with zstd: install the package zstd, or take one that is compressed "
-            "with gzip, xz or bzip2; nothing was changed."
+            f"The archive is compressed with {compression.name}: install the package zstd, or take one that "
+            "is compressed with gzip, xz or bzip2; nothing was changed."
         )
-    reader, writer = os.pipe()
-    words = [program, "--decompress", "--stdout", "--quiet"]
-    process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-        words, stdin=descriptor, stdout=writer, stderr=subprocess.DEVNULL
-    )
-    os.close(writer)
-    try:
-        with os.fdopen(reader, "rb") as stream:
-            yield stream
-    finally:
-        status = process.wait()
-    if status != 0:
-        raise Refused("is no whole zstd file")
+    return compression.reader(open(descriptor, "rb", closefd=False))  # which leaves nothing open
+
+
+def _damaged(compression: str, name: str, status: int, said: list[str]) -> Refused:
+    how = f"was ended by signal {-status}" if status < 0 else f"has ended with status {status}"
+    return Refused(f"is no whole {compression} file: {said[-1] if said else f'{name} {how}'}")
 
 
 class Archive:

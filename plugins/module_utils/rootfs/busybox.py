@@ -6,14 +6,20 @@ small /etc."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import struct
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..converge import Failure
 from ..shell import command, write_file
+from . import store
+from .files import HashedFile, Kept
+from .store import Content, Layer, Place
 
 PROGRAM = "/bin/busybox"
 """Where Debian's busybox-static has it."""
@@ -70,6 +76,41 @@ FILES = {
 mounted on."""
 
 
+class Busybox:
+    """The host's own static busybox."""
+
+    def __init__(self) -> None:
+        self._file = HashedFile("busybox", PROGRAM)
+
+    def image(self, kept: Kept) -> str:
+        require_static(PROGRAM)
+        return f"sha256-{digest(self._file.sha256(kept))}"
+
+    def record(self) -> dict[str, Any]:
+        return self._file.record()
+
+    @contextlib.contextmanager
+    def fetch(self, temporary: Path) -> Iterator[Content]:
+        image = self.image({})
+
+        def build(place: Place) -> str:
+            fill(place.tree)
+            return image
+
+        yield Content(image, [Layer(image, build)])
+
+    def commands(self) -> tuple[str, ...]:
+        image = self.image({})
+        make = (
+            f"layer={store.directory(image)}",
+            'mkdir -p "$layer/tree"',
+            'cd "$layer/tree"',
+            *commands(),
+            "cd /",
+        )
+        return store.commands(image, make)
+
+
 def digest(program: str) -> str:
     """The digest of the tree that a busybox with this sha256 gives: an upgraded one gives another layer."""
     skeleton = repr((sorted(DIRECTORIES.items()), sorted(LINKS.items()), sorted(FILES.items())))
@@ -116,7 +157,7 @@ def _segments(header: bytes, path: str) -> list[int]:
         ) from None
 
 
-def build(tree: Path) -> None:
+def fill(tree: Path) -> None:
     """Fills the empty directory ``tree``. Raises Failure, OSError."""
     for name, mode in DIRECTORIES.items():
         (tree / name).mkdir()
@@ -148,7 +189,7 @@ def _applets() -> list[str]:
 
 
 def commands() -> tuple[str, ...]:
-    """The shell commands that do what build() does, in the directory that they are run in."""
+    """The shell commands that do what fill() does, in the directory that they are run in."""
     modes = dict.fromkeys(DIRECTORIES.values())
     return (
         *(command(["mkdir", "-m", f"{mode:04o}", *_with_mode(mode)]) for mode in modes),

@@ -14,7 +14,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import select
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,31 +26,57 @@ from ..kernel import mount, namespace, process
 from .archive import Archive, Limits, Read, Refused, Stream, decompressed
 from .changeset import Below, Changeset, mount_over
 from .tree import Tree
+from .watch import Watch
 
 _LONGEST_REASON = 4000
 
 
-def unpack(descriptor: int, target: Path, limits: Limits, below: Below | None = None) -> Read:
+def unpack(descriptor: int, target: Path, limits: Limits, watch: Watch, below: Below | None = None) -> Read:
     """Unpacks the archive in an open file into the empty directory ``target``, and returns what it was.
 
     An image's layer lies on what is ``below``; in any other archive a whiteout is a name like others. Raises
     Refused for the archive's fault, Failure, OSError. What ``target`` then holds is not to be used.
     """
+
+    def where() -> str:
+        # What reads it shares our place in the file (open(2)).
+        done = os.lseek(descriptor, 0, os.SEEK_CUR)
+        return f"unpacked {watch.amount(done, os.fstat(descriptor).st_size)}"
+
     with decompressed(descriptor) as stream:
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _child(stream, os.fspath(target), limits, below, writer)
-        os.close(writer)
-        with open(reader, "rb") as messages:
-            message = messages.read()
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if status != 0 or not message:
-            raise Failure(f"The process that unpacks ended with status {status}; nothing was changed.")
-        report = json.loads(message)
-        if "refused" in report:
-            raise Refused(report["refused"])
-        return Read(**report)
+        return unpack_stream(stream, target, limits, watch, where, below)
+
+
+def unpack_stream(
+    stream: Stream,
+    target: Path,
+    limits: Limits,
+    watch: Watch,
+    where: Callable[[], str],
+    below: Below | None = None,
+) -> Read:
+    """The same with a tar archive that comes as a stream; ``where`` says how far it is."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _child(stream, os.fspath(target), limits, below, writer)
+    os.close(writer)
+    with open(reader, "rb") as messages:
+        try:
+            while not select.select([messages], [], [], watch.remaining())[0]:
+                watch.tick(where)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        message = messages.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status != 0 or not message:
+        raise Failure(f"The process that unpacks ended with status {status}; nothing was changed.")
+    report = json.loads(message)
+    if "refused" in report:
+        raise Refused(report["refused"])
+    return Read(**report)
 
 
 def _child(stream: Stream, target: str, limits: Limits, below: Below | None, report: int) -> None:

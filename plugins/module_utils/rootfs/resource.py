@@ -16,8 +16,11 @@ from .. import host
 from ..converge import Failure, Resource, State, Step
 from ..shell import command
 from . import store
+from .files import Kept
 from .options import OPTIONS, SOURCES
-from .source import Kept, Source, masked, source
+from .proof import is_foreseeable
+from .source import Source, source
+from .web import without_passwords
 
 _COMPLETE = """import json, sys
 store, image, path = sys.argv[1:]
@@ -45,18 +48,18 @@ def build(entries: Sequence[Mapping[str, Any]]) -> list[Resource]:
         key = repr(sorted((name, value) for name, value in entry.items() if name not in _OF_THE_ENTRY))
         if key not in sources:
             sources[key] = source(entry)
-        made.append(Present(entry, sources[key], key))
+        made.append(Present(entry, sources[key]))
     return made
 
 
 class Present:
-    """A container that has a root file system. ``key`` tells its source apart from others."""
+    """A container that has a root file system."""
 
-    def __init__(self, entry: Mapping[str, Any], source: Source, key: str) -> None:
+    def __init__(self, entry: Mapping[str, Any], source: Source) -> None:
         self.name: str = entry["name"]
         self._options = {name: value for name, value in OPTIONS.declaration(entry).items() if name != "name"}
         self._source = source
-        self._key = hashlib.sha256(key.encode()).hexdigest()
+        self._key = hashlib.sha256(repr(sorted(self._options.items())).encode()).hexdigest()
         self._declaration = host.Declaration(self.name, "rootfs")
         self._verify: bool = entry["verify"]
         self._is_known = entry.get("pull") == "always"
@@ -139,7 +142,7 @@ class Present:
 
     def _declaration_commands(self) -> tuple[str, ...]:
         """What is known of the image only when it is made is completed then, by what the store says of it."""
-        declared = self._declared()
+        declared = without_passwords(self._declared())
         written = self._declaration.write_step(declared).commands
         if declared["layers"]:
             return written
@@ -191,16 +194,10 @@ def _describe(declaration: Mapping[str, Any] | None, *, is_known: bool = False) 
     if declaration is None:
         return {"state": "absent"}
     shown = (*SOURCES, "platform", *(["resolved"] if is_known else []))
-    state = {name: declaration[name] for name in shown if declaration.get(name)}
-    if "url" in state:
-        state["url"] = masked(state["url"])
-    if "digest" in declaration and not _is_told_by_fetching(declaration):
+    state = {name: without_passwords(declaration[name]) for name in shown if declaration.get(name)}
+    if "digest" in declaration and is_foreseeable(declaration):
         state["digest"] = declaration["digest"]
     return {"state": "present", **state, "unpacked": store.has(store.image_of(declaration))}
-
-
-def _is_told_by_fetching(declaration: Mapping[str, Any]) -> bool:
-    return "image" in declaration or ("url" in declaration and "checksum" not in declaration)
 
 
 def _collect_step(unused: Sequence[str]) -> Step:

@@ -159,11 +159,12 @@ def test_nothing_leaves_the_tree(victim: Machine, tmp_path: Path, attack: str) -
 _WITHOUT_PROTECTION = """
 import os, sys
 from pathlib import Path
-from ansible_collections.bare.containers.plugins.module_utils.rootfs import archive, extract
+from ansible_collections.bare.containers.plugins.module_utils.rootfs import archive, extract, watch
 extract._enter = lambda target, below: os.chdir(target)
 os.mkdir("/run/tree")
 with open(sys.argv[1], "rb") as opened:
-    extract.unpack(opened.fileno(), Path("/run/tree"), archive.Limits(1 << 20, 100))
+    extract.unpack(opened.fileno(), Path("/run/tree"), archive.Limits(1 << 20, 100, 60), watch.Watch("it",
+    60))
 """
 
 

@@ -243,3 +243,38 @@ def test_whatever_is_declared_has_a_normal_form_or_one_sentence(module, data):
     else:
         # As it is kept on the host, and compared with when it is read again.
         assert json.loads(json.dumps(normal)) == normal
+
+
+NESTED = Options(
+    (
+        Option("name", required=True),
+        Option(
+            "bootstrap",
+            "dict",
+            options=Options(
+                (
+                    Option("suite", required=True),
+                    Option("variant", default="minbase", choices=("minbase", "buildd")),
+                    Option("include", "list", elements="str", compare="set"),
+                    Option("size", normalise=size),
+                )
+            ),
+        ),
+    )
+)
+
+
+def test_options_of_an_option_have_one_normal_form_too():
+    validator = ArgumentSpecValidator(NESTED.argument_spec())
+    checked = validator.validate({"name": "web", "bootstrap": {"suite": "x", "include": "b,a", "size": "1K"}})
+    assert checked.error_messages == []
+    assert NESTED.normalise(checked.validated_parameters)["bootstrap"] == {
+        "suite": "x",
+        "variant": "minbase",
+        "include": ["a", "b"],
+        "size": 1024,
+    }
+    for bad in ({}, {"suite": "x", "variant": "none"}, {"suite": "x", "unknown": 1}):
+        assert validator.validate({"name": "web", "bootstrap": bad}).error_messages
+    with pytest.raises(Failure, match=r"^bootstrap\.size: 'x' is not accepted, it takes a number of bytes"):
+        NESTED.normalise({"name": "web", "bootstrap": {"suite": "x", "size": "x"}})

@@ -11,9 +11,13 @@ import gzip
 import io
 import lzma
 import os
+import shutil
+import subprocess
 import tarfile
 
 import pytest
+from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
+from ansible_collections.bare.containers.plugins.module_utils.rootfs import program
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.archive import (
     Archive,
     Limits,
@@ -24,7 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 COMPRESS = {"plain": bytes, "gzip": gzip.compress, "xz": lzma.compress, "bzip2": bz2.compress}
-LIMITS = Limits(1 << 20, 100)
+LIMITS = Limits(1 << 20, 100, 60)
 FILES = {
     "empty": b"",
     "one": b"1",
@@ -34,6 +38,14 @@ FILES = {
     "naïve": b"x",
     "last": b"z" * 1024,
 }
+
+
+@pytest.fixture(params=["programs", "python"], autouse=True)
+def by(request, monkeypatch):
+    """What decompresses."""
+    if request.param == "python":
+        monkeypatch.setenv("PATH", "")
+    return request.param
 
 
 def tar(files=None, form=tarfile.PAX_FORMAT):
@@ -79,7 +91,7 @@ def test_compressed_pieces_one_after_another(tmp_path, compress):
 
 
 @pytest.mark.parametrize("compress", COMPRESS)
-@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=60)
+@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=20)
 @given(data=st.data())
 def test_cut_off_anywhere_it_is_refused(tmp_path, compress, data):
     whole = COMPRESS[compress](tar())
@@ -120,15 +132,58 @@ def test_damage_never_hangs_nor_leads_beyond_the_limits(tmp_path, data):
 def test_limits(tmp_path, compress):
     whole = tar()
     content = COMPRESS[compress](whole)
-    assert read(content, tmp_path, Limits(len(whole), len(FILES))) == FILES
+    assert read(content, tmp_path, Limits(len(whole), len(FILES), 60)) == FILES
     with pytest.raises(Refused, match=f"more than the {len(whole) - 1} bytes that max_size allows"):
-        read(content, tmp_path, Limits(len(whole) - 1, len(FILES)))
+        read(content, tmp_path, Limits(len(whole) - 1, len(FILES), 60))
     with pytest.raises(Refused, match=f"more than the {len(FILES) - 1} entries that max_entries allows"):
-        read(content, tmp_path, Limits(len(whole), len(FILES) - 1))
+        read(content, tmp_path, Limits(len(whole), len(FILES) - 1, 60))
 
 
-def test_a_checksum_behind_the_end_is_read_too(tmp_path):
+def test_a_checksum_behind_the_end_is_read_too(tmp_path, by):
     damaged = bytearray(gzip.compress(tar()))
     damaged[-8] ^= 1  # CRC-32 of the content (RFC 1952)
-    with pytest.raises(gzip.BadGzipFile):
+    with pytest.raises(Refused if by == "programs" else gzip.BadGzipFile):
         read(bytes(damaged), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("kill -9 $$", "gzip was ended by signal 9"),
+        ("exit 3", "gzip has ended with status 3"),
+        ("echo first >&2; echo 'no luck' >&2; exit 1", "no luck"),
+        ("head -c 700; kill -9 $$", "gzip was ended by signal 9"),
+        ("cat; exec >&-; sleep 1000", "gzip was ended by signal 9"),
+    ],
+)
+def test_a_decompressor_that_fails_is_what_was_wrong(tmp_path, monkeypatch, by, script, reason):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/gzip").write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\n{script}\n")
+    (tmp_path / "bin/gzip").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(program, "_SECONDS_TO_END", 0.2)
+    with pytest.raises(Refused, match=f"is no whole gzip file: {reason}"):
+        read(gzip.compress(tar()), tmp_path)
+
+
+@pytest.mark.parametrize("script", ["", "exec sleep 1000", "exec yes"])
+def test_a_decompressor_does_not_outlive_its_reader(tmp_path, monkeypatch, script):
+    (tmp_path / "plain").write_bytes(tar({"large": bytes(5000)}))
+    begin = f"#!/bin/sh\nPATH=/bin:/usr/bin\necho $$ > {tmp_path}/pid\ncat {tmp_path}/plain\n"
+    (tmp_path / "gzip").write_text(begin + script)
+    (tmp_path / "gzip").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Refused, match="that max_size allows"):
+        read(gzip.compress(tar(), 0), tmp_path, Limits(1000, 1, 60))
+    pid = int((tmp_path / "pid").read_text())
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_zstd_takes_its_program(tmp_path, by):
+    if by == "programs":
+        zstd = shutil.which("zstd")
+        packed = subprocess.run([zstd, "-q"], input=tar(), capture_output=True, check=True).stdout
+        assert read(packed, tmp_path) == FILES
+    else:
+        with pytest.raises(Failure, match="install the package zstd"):
+            read(b"\x28\xb5\x2f\xfd", tmp_path)

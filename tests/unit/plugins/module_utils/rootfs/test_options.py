@@ -35,7 +35,7 @@ def test_a_checksum(checksum):
 )
 def test_what_is_no_checksum(checksum):
     with pytest.raises(
-        Failure, match="it takes sha256: and 64 hexadecimal digits, or sha512: and 128; nothing"
+        Failure, match="it takes sha256: and 64 hexadecimal digits, sha512: and 128, or one of them and where"
     ):
         normal(checksum=checksum)
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import pytest
 from ansible_collections.bare.containers.plugins.module_utils import host
 from ansible_collections.bare.containers.plugins.module_utils.converge import converge
-from ansible_collections.bare.containers.plugins.module_utils.rootfs import source, store
+from ansible_collections.bare.containers.plugins.module_utils.rootfs import files, proof, store, tarball, web
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.archive import Read
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.resource import build
@@ -22,20 +23,20 @@ def hashed(tmp_path, monkeypatch):
     monkeypatch.setattr(host, "STATE", tmp_path / "state")
     monkeypatch.setattr(host, "RUN", tmp_path / "run")
     read = []
-    digest = source._digest
+    digest = files.digest
 
     def counting(algorithm, opened):
         read.append(algorithm)
         return digest(algorithm, opened)
 
-    def unpack(descriptor, tree, limits):
-        with open(descriptor, "rb", closefd=False) as archive:
-            content = archive.read()
+    def unpack(descriptor, tree, limits, watch):
+        content = os.pread(descriptor, 1 << 20, 0)
         (tree / "content").write_bytes(content)
         return Read(hashlib.sha256(content).hexdigest(), len(content), 1)
 
-    monkeypatch.setattr(source, "_digest", counting)
-    monkeypatch.setattr(source, "unpack", unpack)
+    monkeypatch.setattr(files, "digest", counting)
+    monkeypatch.setattr(proof, "digest", counting)
+    monkeypatch.setattr(tarball, "unpack", unpack)
     return read
 
 
@@ -127,7 +128,8 @@ def test_absent_and_collected(archive):
         ("https://user:secret@a/b", "https://user:********@a/b"),
         ("https://user@a/b:c@d", "https://user@a/b:c@d"),
         ("https://u:p@ss@a/b", "https://u:********@a/b"),
+        ("deb http://u:p@a/b main\ndeb http://c/d@e", "deb http://u:********@a/b main\ndeb http://c/d@e"),
     ],
 )
 def test_a_password_in_an_address_is_not_shown(url, shown):
-    assert source.masked(url) == shown
+    assert web.masked(url) == shown
