@@ -538,6 +538,31 @@ def test_a_transfer_that_takes_too_long(machine: Machine, archive: Path, serve: 
     assert ours(machine) == []
 
 
+_LISTEN = """
+import socket
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind("/dev/log")
+print("ready", flush=True)
+while b"bare-rootfs" not in (said := log.recv(5000)):  # the module's own beginning, by Ansible
+    pass
+print(said.decode(), flush=True)
+"""
+
+
+def test_what_takes_long_says_where_it_is(machine: Machine, archive: Path, serve: Callable[..., Web]) -> None:
+    machine.shell("mkdir /run/dev; cp -a /dev/null /dev/urandom /run/dev; mount --bind /run/dev /dev")
+    listening = subprocess.Popen(
+        machine.command(sys.executable, "-c", _LISTEN), stdout=subprocess.PIPE, text=True
+    )
+    assert listening.stdout is not None
+    assert listening.stdout.readline() == "ready\n"
+    size = archive.stat().st_size
+    url = f"{serve().url}/slow/{size // 12}/root.tar.gz"
+    assert fetch(machine, name="web", url=url, checksum=f"sha256:{digest(archive)}")["changed"]
+    said, _nothing = listening.communicate()
+    assert re.search(rf" bare-rootfs: url: {re.escape(url)}: (\d+) B of {size} B, \d+ B/s", said), said
+
+
 def test_the_example(
     machine: Machine, archive: Path, keys: Keys, serve: Callable[..., Web], certificate: Path, tmp_path: Path
 ) -> None:

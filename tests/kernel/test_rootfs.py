@@ -74,6 +74,8 @@ FORMATS = {
     "pax-sparse-0.1": "--format=pax --sparse --sparse-version=0.1",
     "pax-sparse-1.0": "--format=pax --sparse --sparse-version=1.0",
     "labelled": "--format=gnu --label=image",
+    # Keywords of one's own, as Alpine's packages and archives have them (pax(1), "vendor").
+    "apk": "--format=pax --xattrs --pax-option=APK-TOOLS.checksum.SHA1:=0123456789abcdef,delete=atime",
 }
 
 

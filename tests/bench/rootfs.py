@@ -1,0 +1,185 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What getting a root file system costs: pulled from a server on loopback and unpacked, against GNU tar.
+
+The archive has some 120 MiB of this machine's own /usr. Ours is rootfs_fetch as Ansible runs it, from the
+start of its interpreter to its end: a checksum that is checked, an unpacking process of its own, a census of
+what came out, and all of it on the disk. Theirs is what one would type. All are run in turns, in network and
+mount namespaces of their own on one file system, so that nothing of the machine is touched. Times are
+medians.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent.parent
+SERVER = PROJECT / "tests/support/web_server.py"
+SIZE = 120 << 20
+FROM = ("bin", "lib/python3", "lib/x86_64-linux-gnu", "share", "lib")
+COMPRESS = {"plain": "cat", "gzip": "gzip -1", "zstd": "zstd -q", "xz": "xz -0 -T2"}
+RUN_MODULE = """
+import json, runpy, sys
+from ansible.module_utils import basic
+basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": json.load(sys.stdin)}).encode()
+basic._ANSIBLE_PROFILE = "legacy"
+runpy.run_module("ansible_collections.bare.containers.plugins.modules." + sys.argv[1], run_name="__main__")
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to get: by ``ours`` and by each of ``theirs``, in turns; ``clear`` undoes it all."""
+
+    name: str
+    ours: Callable[[], None]
+    theirs: dict[str, Callable[[], None]]
+    clear: Callable[[], None]
+
+
+def fetch(**arguments: object) -> None:
+    """Runs rootfs_fetch as Ansible does, in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_MODULE, "rootfs_fetch"],
+        input=json.dumps(arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(PROJECT / ".collections")},
+    )
+    result = json.loads(done.stdout)
+    assert not result.get("failed"), result["msg"]
+
+
+def shell(text: str) -> None:
+    """Runs a shell script."""
+    subprocess.run(["sh", "-ec", text], check=True)
+
+
+def make_archive(folder: Path) -> Path:
+    """Files of this machine, in an order that is always the same."""
+    chosen: dict[str, None] = {}
+    size = 0
+    for top in FROM:
+        for path in sorted(Path("/usr", top).rglob("*")):
+            its = 0 if path.is_symlink() or path.is_dir() else path.stat().st_size
+            if size + its <= SIZE and not path.is_dir() and str(path) not in chosen:
+                chosen[str(path)] = None
+                size += its
+    archive = folder / "plain"
+    words = ["tar", "--create", "--numeric-owner", "--file", archive, "--null", "--no-recursion"]
+    words += ["--files-from=-"]
+    names = "\0".join(chosen).encode()
+    subprocess.run(words, input=names, check=True, stderr=subprocess.DEVNULL)
+    return archive
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server of this folder."""
+    words = [sys.executable, SERVER, folder, "/dev/null"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.kill()
+
+
+def tarball(name: str, archive: Path, address: str, folder: Path) -> Case:
+    """An archive from a server, known by its checksum."""
+    url = f"{address}/{archive.name}"
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    into = shlex.quote(str(folder / "theirs"))
+    get = f"curl -fsS -o {into}/archive {url}; echo '{digest}  {into}/archive' | sha256sum --check --quiet -"
+    extract = f"tar --extract --numeric-owner --xattrs --file {into}/archive -C {into}/tree"
+
+    def clear() -> None:
+        fetch(name="bench", state="absent", gc=True)
+        shutil.rmtree(folder / "theirs", ignore_errors=True)
+        (folder / "theirs/tree").mkdir(parents=True)
+
+    return Case(
+        name,
+        lambda: fetch(name="bench", url=url, checksum=f"sha256:{digest}"),
+        {
+            "tar": lambda: shell(f"{get}; {extract}"),
+            "tar, synced": lambda: shell(f"{get}; {extract}; sync -f {into}"),
+        },
+        clear,
+    )
+
+
+def cases(folder: Path, address: str) -> Iterator[Case]:
+    """What is measured; images of registries belong here, against skopeo with umoci and podman."""
+    plain = folder / "served/plain"
+    for name, compress in COMPRESS.items():
+        archive = folder / "served" / name
+        if name != "plain":
+            shell(f"{compress} < {plain} > {archive}")
+        yield tarball(f"{name}, {archive.stat().st_size >> 20} MiB", archive, address, folder)
+
+
+def timed(act: Callable[[], None], clear: Callable[[], None]) -> float:
+    clear()
+    os.sync()
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+def measure(folder: Path, rounds: int) -> None:
+    """Prints the table. Runs inside the namespaces that main() makes."""
+    (folder / "served").mkdir()
+    make_archive(folder / "served")
+    print(f"{'':20} {'ours s':>8}  against")
+    with served(folder / "served") as address:
+        for case in cases(folder, address):
+            ways = {"ours": case.ours, **case.theirs}
+            seconds: dict[str, list[float]] = {way: [] for way in ways}
+            for _round in range(rounds):
+                for way, act in ways.items():
+                    seconds[way].append(timed(act, case.clear))
+            case.clear()
+            names = list(case.theirs)
+            ours, *theirs = [statistics.median(each) for each in seconds.values()]
+            ratios = ", ".join(
+                f"{way} {its:.2f} s: {ours / its:.2f}" for way, its in zip(names, theirs, strict=True)
+            )
+            print(f"{case.name:20} {ours:8.2f}  {ratios}", flush=True)
+    print(f"medians of {rounds}; a ratio is our time by theirs")
+
+
+def main(rounds: int = 5) -> None:
+    """Measures inside a host of its own, whose store is on the file system of temporary files."""
+    inside = """
+    mount -t tmpfs none /run
+    mkdir "$1/lib"
+    mount --bind "$1/lib" /var/lib
+    ip link set lo up
+    shift; exec "$@"
+    """
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        words = ["sh", folder, sys.executable, __file__, "inside", folder, str(rounds)]
+        subprocess.run(["unshare", "--net", "--mount", "sh", "-ec", inside, *words], check=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["inside"]:
+        measure(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main(*map(int, sys.argv[1:]))
