@@ -120,13 +120,15 @@ class Present:
     def _image_step(self, damaged: Sequence[str]) -> Step:
         """Fetches and unpacks: once for all that share the source, and only by one run at a time."""
         key = self._image or f"source-{self._key}"
+        # As long as it is not known, another source of the same declaration has to find it for itself.
+        shared = self._image or id(self._source)
 
         def apply() -> None:
             store.add(key, self._source.fetch, damaged)
 
         remove = [command(["rm", "-rf", *map(store.directory, damaged)])] if damaged else []
         commands = (*store.prepare_commands(), *remove, *self._source.commands())
-        return Step("damaged" if damaged else "unpacked", commands, apply, shared=f"image {key}")
+        return Step("damaged" if damaged else "unpacked", commands, apply, shared=f"image {shared}")
 
     def _declaration_step(self) -> Step:
         """Refers to the image, which may be known only when this is done."""

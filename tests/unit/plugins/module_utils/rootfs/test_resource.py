@@ -91,6 +91,16 @@ def test_an_archive_with_a_checksum_is_read_when_it_is_unpacked(archive, hashed)
     assert hashed == []
 
 
+def test_sources_that_differ_only_in_how_they_are_asked(archive, tmp_path):
+    (tmp_path / "sums").write_text(hashlib.sha256(b"content").hexdigest())
+    declared = {"path": str(archive), "checksum": f"sha256:{tmp_path}/sums"}
+    entries = [{"name": "a", **declared}, {"name": "b", **declared, "timeout": 3}, {"name": "c", **declared}]
+    outcomes = run(*entries)
+    assert [outcome.changed for outcome in outcomes] == [True] * 3
+    assert len({outcome.facts["path"] for outcome in outcomes}) == 1
+    assert not any(outcome.changed for outcome in run(*entries))
+
+
 @pytest.mark.parametrize("state", ["nothing", "same", "another", "lost"])
 def test_check_mode_tells_what_then_becomes(archive, tmp_path, state):
     entry = {"name": "web", "path": str(archive)}
