@@ -20,8 +20,8 @@ from ..module import NAME
 from ..options import Option, Options
 from ..shell import command as shell_command
 from . import installation
-from .options import absolute, command, environment, seconds, user
-from .supervisor import running
+from .state import running
+from .values import absolute, command, environment, seconds, user
 
 Entry = Mapping[str, Any]
 Result = dict[str, Any]

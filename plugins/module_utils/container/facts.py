@@ -14,7 +14,7 @@ from .. import host
 from ..kernel import cgroup, proc
 from . import check
 from . import health as declared_health
-from .supervisor import running
+from .state import running
 
 
 def of(name: str) -> dict[str, Any] | None:

@@ -8,43 +8,47 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import pkgutil
 import stat
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..converge import Failure, State, Step
-from ..kernel import (
-    capability,
-    device_filter,
-    file,
-    mount,
-    namespace,
-    path,
-    process,
-    scheduling,
-    seccomp,
-    syscall,
-)
+from ..kernel import file
 from ..options import Option, Options
 from ..shell import command, write_file
-from . import (
-    bundle,
-    check,
-    config,
-    enter,
-    filesystem,
-    hooks,
-    identity,
-    init,
-    launch,
-    mount_options,
-    privileges,
-    protection,
-    terminal,
-)
+
+if TYPE_CHECKING:
+    # Ansible sends a module what is imported anywhere in its text. Here that is all: what the launcher does
+    # is not for us to run, and compiling it would take a third of a module's time.
+    from ..kernel import (  # noqa: F401
+        capability,
+        device_filter,
+        mount,
+        namespace,
+        path,
+        process,
+        scheduling,
+        seccomp,
+        syscall,
+    )
+    from . import (  # noqa: F401
+        bundle,
+        check,
+        config,
+        enter,
+        filesystem,
+        hooks,
+        identity,
+        init,
+        launch,
+        mount_options,
+        privileges,
+        protection,
+        terminal,
+    )
 
 OPTIONS = Options((Option("state", default="present", choices=("present", "absent")),))
 
@@ -52,22 +56,34 @@ DIRECTORY = Path("/usr/local/lib/bare-containers")
 LAUNCHER = str(DIRECTORY / "launch")
 
 _PACKAGE = DIRECTORY / "bare_containers"
-_KERNEL = (capability, device_filter, mount, namespace, path, process, scheduling, seccomp, syscall)
-_CONTAINER = (
-    bundle,
-    check,
-    config,
-    enter,
-    filesystem,
-    hooks,
-    identity,
-    init,
-    launch,
-    mount_options,
-    privileges,
-    protection,
-    terminal,
-)
+_MODULES = {
+    "kernel": (
+        "capability",
+        "device_filter",
+        "mount",
+        "namespace",
+        "path",
+        "process",
+        "scheduling",
+        "seccomp",
+        "syscall",
+    ),
+    "container": (
+        "bundle",
+        "check",
+        "config",
+        "enter",
+        "filesystem",
+        "hooks",
+        "identity",
+        "init",
+        "launch",
+        "mount_options",
+        "privileges",
+        "protection",
+        "terminal",
+    ),
+}
 
 _PROGRAM = f"""\
 #!/usr/bin/python3 -IS
@@ -88,9 +104,9 @@ sys.exit(main(sys.argv[1:]))
 def files() -> dict[Path, str]:
     """Every file of the launcher and its text. Raises OSError."""
     texts = {_PACKAGE / directory / "__init__.py": "" for directory in ("", "kernel", "container")}
-    for directory, modules in (("kernel", _KERNEL), ("container", _CONTAINER)):
+    for directory, modules in _MODULES.items():
         for module in modules:
-            texts[_PACKAGE / directory / f"{module.__name__.rpartition('.')[2]}.py"] = _source(module)
+            texts[_PACKAGE / directory / f"{module}.py"] = _source(directory, module)
     return {**texts, Path(LAUNCHER): _PROGRAM}
 
 
@@ -172,7 +188,7 @@ def _remover(path: Path) -> Callable[[], None]:
     return lambda: file.remove(path)
 
 
-def _source(module: ModuleType) -> str:
-    """A module's text, also from the archive in which Ansible sends it."""
-    loader: Any = module.__loader__
-    return str(loader.get_data(module.__file__), "utf-8")
+def _source(directory: str, module: str) -> str:
+    """A module's text, also from the archive in which Ansible sends it. Raises OSError."""
+    package = __name__.rpartition(".")[0].rpartition(".")[0]
+    return (pkgutil.get_data(f"{package}.{directory}", f"{module}.py") or b"").decode()

@@ -7,7 +7,6 @@ form.
 
 from __future__ import annotations
 
-import os
 import re
 import resource
 import signal
@@ -18,16 +17,14 @@ from ..kernel import capability
 from ..module import NAME
 from ..options import Option, Options, size
 from . import devices, seccomp
+from .values import LAST_ID, USER, absolute, command, environment, seconds, text, user
 
 STATES = ("started", "stopped", "restarted", "paused", "absent")
 
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?")
-_VARIABLE = re.compile(r"[^=\0]+")
-_USER = re.compile(r"[0-9]+|[a-zA-Z_][a-zA-Z0-9_.-]*\$?")
 _SYSCTL = re.compile(r"[a-z0-9_-]+(\.[a-zA-Z0-9_-]+)+")
 _SYSCTL_VALUE = re.compile(r"[\x20-\x7e\t]+")
 _WORD = re.compile(r"[!-~]+")
-_LAST_ID = 0xFFFFFFFE
 _ID_RANGE = re.compile(r"[0-9]{1,10}:[0-9]{1,10}:[1-9][0-9]{0,9}")
 _DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9})s?)?")
 _HEALTH_KINDS = (["CMD"], ["CMD-SHELL"], ["NONE"])
@@ -63,41 +60,6 @@ _TMPFS_OPTIONS = re.compile(
     r"(size|nr_inodes)=[0-9]+[kmg%]?|mode=[0-7]{3,4}|(uid|gid)=[0-9]+|ro|rw|(no)?(suid|dev|exec)",
     re.IGNORECASE,
 )
-
-
-def command(value: list[Any]) -> list[str]:
-    words = [str(word) for word in value]
-    if not words or not words[0] or any("\0" in word for word in words):
-        raise ValueError("a list of words, the first of which is the program")
-    return words
-
-
-def environment(value: Mapping[str, Any]) -> dict[str, str]:
-    variables = {str(name): _text(item) for name, item in value.items()}
-    if not all(_VARIABLE.fullmatch(name) and "\0" not in item for name, item in variables.items()):
-        raise ValueError("names without '=' and values, neither with NUL characters")
-    return dict(sorted(variables.items()))
-
-
-def _text(value: Any) -> str:
-    """YAML's true is written as YAML writes it: Python's ``True`` is nothing that a program looks for."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def user(value: str) -> str:
-    user, colon, group = value.partition(":")
-    for part in [user, group] if colon else [user]:
-        if not _USER.fullmatch(part) or (part.isdecimal() and int(part) > _LAST_ID):
-            raise ValueError(
-                "USER or USER:GROUP, each a name or a number up to 4294967294, such as 1000:1000"
-            )
-    return value
-
-
-def absolute(value: str) -> str:
-    if not value.startswith("/") or "\0" in value or ".." in value.split("/"):
-        raise ValueError("an absolute path without '..'")
-    return os.path.normpath("/" + value.lstrip("/"))
 
 
 def _mount_point(value: str) -> str:
@@ -161,7 +123,7 @@ def _capability(name: str) -> str:
 def _id_map(value: list[str]) -> list[list[int]]:
     """Ranges of ids, each by the first inside, the first on the host and how many."""
     ranges = [[int(part) for part in text.split(":")] for text in value if _ID_RANGE.fullmatch(text)]
-    beyond = any(max(first[:2]) + first[2] > _LAST_ID + 1 for first in ranges)
+    beyond = any(max(first[:2]) + first[2] > LAST_ID + 1 for first in ranges)
     if len(ranges) < len(value) or beyond:
         raise ValueError("ranges as CONTAINER_ID:HOST_ID:SIZE, such as 0:100000:65536")
     return ranges
@@ -169,7 +131,7 @@ def _id_map(value: list[str]) -> list[list[int]]:
 
 def _groups(value: list[str]) -> list[str]:
     for group in value:
-        if not _USER.fullmatch(group) or (group.isdecimal() and int(group) > _LAST_ID):
+        if not USER.fullmatch(group) or (group.isdecimal() and int(group) > LAST_ID):
             raise ValueError("names of groups or numbers up to 4294967294")
     return list(value)
 
@@ -204,7 +166,7 @@ def _hidden(value: list[str]) -> list[str]:
 
 
 def _annotations(value: Mapping[str, Any]) -> dict[str, str]:
-    return dict(sorted((str(key), _text(item)) for key, item in value.items()))
+    return dict(sorted((str(key), text(item)) for key, item in value.items()))
 
 
 def _sysctls(value: Mapping[str, Any]) -> dict[str, str]:
@@ -299,12 +261,6 @@ def signal_number(name: str) -> int | None:
         number = signal.SIGRTMIN + int(real_time[1])
         return number if number <= signal.SIGRTMAX else None
     return int(signal.Signals[name]) if name in signal.Signals.__members__ else None
-
-
-def seconds(value: int) -> int:
-    if value < 0:
-        raise ValueError("a number of seconds, 0 or more")
-    return value
 
 
 def duration(value: str) -> int:

@@ -21,7 +21,8 @@ from ..shell import command, write_file
 from . import bundle, health, installation, log, seccomp, spec, surroundings, units
 from .options import OPTIONS, signal_number
 from .recipe import recipe
-from .supervisor import Direct, Stop, Supervisor, Systemd, running
+from .state import running
+from .supervisor import Direct, Stop, Supervisor, Systemd
 from .together import Together, settling
 
 Entry = Mapping[str, Any]

@@ -9,7 +9,6 @@ Both act for many containers at a time, with one program.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shlex
@@ -27,6 +26,7 @@ from ..converge import Failure
 from ..kernel import cgroup, file, process
 from . import bundle, units
 from .installation import LAUNCHER, run_launcher
+from .state import running
 
 Failures = Mapping[str, str]
 """One sentence for each container that something did not succeed for."""
@@ -227,37 +227,6 @@ class Systemd:
 
     def freeze_commands(self, stop: Stop, frozen: bool) -> tuple[str, ...]:
         return (f"systemctl {'freeze' if frozen else 'thaw'} {host.unit(stop.name)}",)
-
-
-def running(name: str) -> tuple[int, int] | None:
-    """PID and start time of the container's first process, or None; one being started is waited for.
-
-    Raises OSError, Failure.
-    """
-    try:
-        descriptor = os.open(host.RUN / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        _wait_for_launcher(descriptor, name)
-        return bundle.running(str(host.RUN / name))
-    except (KeyError, TypeError, ValueError):
-        path = host.RUN / name / "state.json"
-        raise Failure(f"{path} is damaged; remove it once the container is stopped.") from None
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for_launcher(descriptor: int, name: str) -> None:
-    """The launcher and the process it starts hold the folder until exec, or their end (bundle.lock())."""
-    deadline = time.monotonic() + units.START_SECONDS
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise Failure(f"{name} is still being started after {units.START_SECONDS} seconds.") from None
-            time.sleep(0.01)
 
 
 _SIGKILL = 9

@@ -17,7 +17,7 @@ from .. import host
 from ..converge import Failure
 from ..kernel import capability, file, mount
 from . import bundle, devices, seccomp, spec
-from .supervisor import running
+from .state import running
 
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..converge import Failure, Needs, Step
 from ..kernel import process
-from .supervisor import Failures, running
+from .state import running
+from .supervisor import Failures
 
 _SETTLE_SECONDS = 0.1
 

@@ -18,10 +18,9 @@ from . import bundle, health, log
 from .devices import systemd_properties
 from .installation import LAUNCHER
 from .spec import stop_signal
+from .state import START_SECONDS
 
 Entry = Mapping[str, Any]
-
-START_SECONDS = 60
 
 _RESTART = {"no": "no", "on-failure": "on-failure", "always": "always", "unless-stopped": "always"}
 _RESTART_SECONDS = 1
