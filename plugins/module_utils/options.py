@@ -23,7 +23,8 @@ class Option:
     spellings share (``256M`` and ``268435456`` give 268435456); it raises ValueError saying what is accepted,
     as in ``a number of bytes such as 256M``. ``compare`` says what makes two values equal: ``list`` minds the
     order, ``set`` neither order nor repetition. What steers a single run only is not ``declared``: no part of
-    the declaration that is kept.
+    the declaration that is kept. A mapping, or each one of a list, may have ``options`` of its own, which are
+    in normal form when ``normalise`` gets it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Option:
     compare: str = "value"
     normalise: Callable[[Any], Any] = lambda value: value
     declared: bool = True
+    options: Options | None = None
 
     def spec(self) -> dict[str, Any]:
         """This option in the form of AnsibleModule's argument_spec."""
@@ -50,10 +52,14 @@ class Option:
         for key in ("required", "no_log"):
             if getattr(self, key):
                 spec[key] = True
+        if self.options is not None:
+            spec["options"] = self.options.argument_spec()
         return spec
 
     def normal(self, value: Any) -> Any:
         """``value`` in normal form. Raises Failure."""
+        if self.options is not None:
+            value = self._with_normal_options(self.options, value)
         try:
             normal = self.normalise(value)
         except ValueError as error:
@@ -63,6 +69,16 @@ class Option:
         if self.compare == "set":
             return sorted(set(normal))
         return normal
+
+    def _with_normal_options(self, options: Options, value: Any) -> Any:
+        try:
+            return (
+                [options.normalise(each) for each in value]
+                if self.type == "list"
+                else options.normalise(value)
+            )
+        except Failure as failure:
+            raise Failure(f"{self.name}: {failure}") from None
 
 
 @dataclass(frozen=True)

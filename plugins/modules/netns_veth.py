@@ -7,14 +7,14 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: netns_veth
-short_description: Gives containers a network namespace and a link into it
+short_description: Gives containers a network namespace and links into it
 version_added: 0.1.0
 author: ["bare.containers contributors (@bare-containers)"]
 description:
   - Makes a named network namespace C(/run/netns/NAME), which C(ip netns) knows too, and a veth pair into it, with addresses,
     a default route, and the host's side of it. The namespace outlives the container's process.
   - The host's end stands alone and holds the gateway's address, or is a port of O(bridge), which then holds it. It is called
-    C(bare-NAME), with a digest in place of a name longer than 10 characters.
+    C(bare-NAME), that of a further link C(bare-NAME-INTERFACE), with a digest in place of what is longer than 10 characters.
   - All of the namespace is the container's. Links, addresses and routes in there that are not declared are removed; lo is up.
     IPv6 link-local addresses are the kernel's own affair.
   - Address translation, published ports and what is forwarded are rules of one nftables table, C(inet bare_containers), which is
@@ -54,7 +54,7 @@ options:
     choices: [present, absent]
     default: present
   interface:
-    description: The name of the link inside.
+    description: The name of the link inside. This and the options up to O(mac_address) are about the container's first link.
     type: str
     default: eth0
   address:
@@ -83,6 +83,29 @@ options:
     type: list
     elements: str
     default: []
+  default_route:
+    description:
+      - Whether the default route of each family that has a O(gateway) leads there, over this link. With V(false) here, and nowhere
+        V(true) under O(interfaces), the container reaches only what it has O(routes) to.
+    type: bool
+    default: true
+  routes:
+    description:
+      - Further routes over the link. They are set again with it, and others that somebody has set are removed.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      to:
+        description: The destination, a network such as V(198.51.100.0/24), an address, or V(default).
+        type: str
+        required: true
+      via:
+        description: The router, an address in a subnet of O(address). Without it, the destination is on the link itself.
+        type: str
+      metric:
+        description: Of several routes to one destination, the one with the lowest is taken. By default the kernel's usual one.
+        type: int
   bridge:
     description:
       - The bridge that the host's end is a port of. It is made when it does not exist, and then belongs to this module, with all its
@@ -98,6 +121,72 @@ options:
       - The MAC address of the link inside.
       - By default derived from O(name), so that it is the same on every run and every host.
     type: str
+  interfaces:
+    description:
+      - Further links of the container, each described as the first one is by the options of the same names. They are told by
+        their O(interfaces[].interface); adding or removing one leaves the others as they are.
+      - The links of one container are in different subnets.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      interface:
+        description: The name of the link inside.
+        type: str
+        required: true
+      address:
+        description: As O(address).
+        type: list
+        elements: str
+        default: []
+      subnet:
+        description: As O(subnet).
+        type: list
+        elements: str
+        default: []
+      gateway:
+        description: As O(gateway).
+        type: list
+        elements: str
+        default: []
+      default_route:
+        description: As O(default_route). Of each family, one link of the container has the default route.
+        type: bool
+        default: false
+      routes:
+        description: As O(routes).
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          to:
+            description: As O(routes[].to).
+            type: str
+            required: true
+          via:
+            description: As O(routes[].via).
+            type: str
+          metric:
+            description: As O(routes[].metric).
+            type: int
+      bridge:
+        description: As O(bridge).
+        type: str
+      mtu:
+        description: As O(mtu).
+        type: int
+        default: 1500
+      mac_address:
+        description: As O(mac_address). By default derived from the names of the container and of the link.
+        type: str
+      isolate:
+        description: As O(isolate).
+        type: bool
+        default: true
+      internal:
+        description: As O(internal). Only the others of the container's links lead outside then, and from there to it.
+        type: bool
+        default: false
   nat:
     description:
       - Whether what the container sends out by other links of the host gets the host's address (masquerading).
@@ -206,6 +295,20 @@ EXAMPLES = r"""
     deny:
       - {from: 198.51.100.0/24}
 
+- name: A second link, to a network of storage hosts, and a way to others behind one of them
+  bare.containers.netns_veth:
+    name: archive
+    bridge: bare1
+    address: 10.202.0.9/24
+    interfaces:
+      - interface: eth1
+        bridge: bare8
+        address: ["10.208.0.9/24", "fd00:208::9/64"]
+        mtu: 9000
+        routes:
+          - {to: 198.51.100.0/24, via: 10.208.0.3}
+          - {to: "2001:db8:9::/48", via: "fd00:208::3", metric: 50}
+
 - name: No network any more
   bare.containers.netns_veth:
     name: lesson
@@ -250,6 +353,38 @@ bridge:
   returned: O(name) is given and O(state=present)
   type: str
   sample: bare0
+interfaces:
+  description: All links of the container, the first of which is the one above.
+  returned: O(name) is given and O(state=present)
+  type: list
+  elements: dict
+  contains:
+    interface:
+      description: The name of the link inside.
+      returned: always
+      type: str
+    host_interface:
+      description: The name of the link's end on the host.
+      returned: always
+      type: str
+    mac_address:
+      description: The MAC address of the link inside.
+      returned: always
+      type: str
+    address:
+      description: The addresses inside, each with its prefix length.
+      returned: always
+      type: list
+      elements: str
+    gateway:
+      description: The addresses of the link's gateways.
+      returned: always
+      type: list
+      elements: str
+    bridge:
+      description: The bridge that the link is a port of, or none.
+      returned: always
+      type: str
 commands:
   description: The shell commands for what was changed, or would be in check mode, in order.
   returned: always

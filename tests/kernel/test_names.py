@@ -167,3 +167,25 @@ def test_one_whose_declaration_is_damaged_keeps_its_name(bridge: Bridge) -> None
     bridge.machine.shell(f"echo '{{' > {bridge.containers.directory('one')}/network.json")
     assert not converge(bridge.machine, bridge.entry("two"))["changed"]
     assert bridge.names("one") == bridge.names("two") == lasts(one=2, two=3)
+
+
+def test_behind_two_bridges_it_has_the_names_of_both(bridge: Bridge) -> None:
+    second = {"interface": "eth1", "bridge": "bare8", "address": "10.217.0.9/24"}
+    bridge.join("one")
+    bridge.join("far", bridge="bare8", subnet=["10.217.0.0/24"])
+    bridge.join("both", interfaces=[second])
+    # Each of the others knows it by the address that is on its own bridge.
+    assert bridge.names("one")["both"] == ["10.207.0.3", "fd00:207::3"]
+    assert bridge.names("far")["both"] == ["10.217.0.9"]
+    hosts = bridge.hosts("both")
+    far = bridge.containers.name("far")
+    assert f"10.217.0.2 {far}" in hosts
+    assert {"10.207.0.3", "fd00:207::3", "10.217.0.9"} <= {line.split()[0] for line in hosts if line}
+    for other in ("one", "far"):
+        bridge.containers.inside(f"ping -4 -c1 -W5 {bridge.containers.name(other)}", "both")
+    # Written by the launcher or by the module, it is the same.
+    assert not bridge.join("both", interfaces=[second], run=False)["changed"]
+    bridge.join("both", run=False)
+    assert f"10.217.0.2 {far}" not in bridge.hosts("both")
+    bridge.join("both", interfaces=[second], run=False)
+    assert bridge.hosts("both") == hosts

@@ -220,11 +220,11 @@ class _Start:
 
     def _add_own_name(self, config: dict[str, Any]) -> None:
         """Gives hosts(5) the container's name with the addresses that it has now, below what is declared,
-        and below that the names of those behind the same bridge."""
+        and below that the names of those behind the same bridges."""
         addresses, others = ["127.0.1.1"], ""
         if bundle.own_network(self.name, config):
-            own_addresses, bridge = self._own_network()
-            addresses, others = own_addresses or addresses, self._names(bridge)
+            own_addresses, bridges = self._own_network()
+            addresses, others = own_addresses or addresses, "".join(map(self._names, bridges))
         own = "".join(f"{address} {config.get('hostname', self.name)}\n" for address in addresses)
         hosts = f"{self._bundle}/etc/hosts"
         if not os.path.exists(hosts):
@@ -235,18 +235,20 @@ class _Start:
             file.write(declared + bundle.OWN_NAME + own + others)
             file.truncate()
 
-    def _names(self, bridge: str | None) -> str:
+    def _names(self, bridge: str) -> str:
         try:
-            return bundle.read_file(f"{bundle.NAMES}/{bridge}") if bridge else ""
+            return bundle.read_file(f"{bundle.NAMES}/{bridge}")
         except FileNotFoundError:
             return ""
 
-    def _own_network(self) -> tuple[list[str], str | None]:
-        """Its addresses and its bridge, as declared."""
+    def _own_network(self) -> tuple[list[str], list[str]]:
+        """Its addresses and its bridges, once each, as declared."""
         place = f"{self._bundle}/network.json"
         try:
             network = bundle.parse_json(bundle.read_file(place))
-            return [address.partition("/")[0] for address in network["address"]], network.get("bridge")
+            links = [network, *network.get("interfaces", [])]
+            addresses = [address.partition("/")[0] for link in links for address in link["address"]]
+            return addresses, list(dict.fromkeys(link["bridge"] for link in links if link.get("bridge")))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise Refused(f"network: {place} is damaged, the network has to be declared again") from None
 

@@ -26,8 +26,16 @@ class Allocation:
         self._unreadable = unreadable
         self._free: dict[Any, Iterator[str]] = {}
 
+    def fill(self, entry: Mapping[str, Any], kept: Network | None) -> dict[str, Any]:
+        """The entry with the addresses of each of its links. Raises Failure."""
+        name = entry["name"]
+        further = [
+            {**each, "address": self.addresses({**each, "name": name}, kept)} for each in entry["interfaces"]
+        ]
+        return {**entry, "address": self.addresses(entry, kept), "interfaces": further}
+
     def addresses(self, entry: Mapping[str, Any], kept: Network | None) -> list[str]:
-        """What is declared, and one of each ``subnet`` that none of these is in. Raises Failure."""
+        """What is declared of a link, and one of each ``subnet`` that none of these is in. Raises Failure."""
         found = list(entry["address"])
         for subnet in map(ipaddress.ip_network, entry["subnet"]):
             if not any(ipaddress.ip_interface(address).ip in subnet for address in entry["address"]):
@@ -55,12 +63,12 @@ class Allocation:
 
 def taken(entries: Iterable[Mapping[str, Any]], networks: Iterable[Network]) -> Iterator[str]:
     """The addresses that these declare, and those that they have already, with their gateways."""
-    for entry in entries:
-        yield from (address.partition("/")[0] for address in entry["address"])
-        yield from entry["gateway"]
-    for network in networks:
-        yield from (str(interface.ip) for interface in network.interfaces)
-        yield from network.gateway
+    for link in (link for entry in entries for link in (entry, *entry["interfaces"])):
+        yield from (address.partition("/")[0] for address in link["address"])
+        yield from link["gateway"]
+    for attachment in (each for network in networks for each in network.attachments):
+        yield from (str(interface.ip) for interface in attachment.interfaces)
+        yield from attachment.gateway
 
 
 def _kept_in(subnet: Any, kept: Network | None) -> str | None:

@@ -55,7 +55,7 @@ def _targets(networks: Iterable[Network]) -> Mapping[tuple[bool, int], set[Port]
     found: dict[tuple[bool, int], set[Port]] = {}
     for network in networks:
         for published in (each for each in map(split_published, network.publish) if each.protocol == "udp"):
-            for address in network.main_addresses:
+            for _attachment, address in network.main_addresses:
                 for number in range(published.number):
                     key = (address.version == 6, published.port + number)
                     found.setdefault(key, set()).add((str(address.ip), published.inside + number))

@@ -1,7 +1,7 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One container's network: its named namespace, the veth pair into it, addresses and routes.
+"""One container's network: its named namespace, the links into it, addresses and routes.
 
 All of the namespace is the container's, so what is in there and not declared is removed.
 """
@@ -9,6 +9,7 @@ All of the namespace is the container's, so what is in there and not declared is
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..converge import Failure, State, Step
 from ..kernel import namespace as kernel_namespace
 from ..shell import command
 from . import namespace, netlink
-from .declared import Network, host_link, namespace_path
+from .declared import Attachment, Network, host_link, namespace_path
 from .filter import Filter
 from .link import (
     ACCEPT_RA,
@@ -30,6 +31,7 @@ from .link import (
     outer_settings,
     read_settings,
 )
+from .options import LINK_PREFIX
 from .script import TextFile, digest, script
 from .survey import Survey
 
@@ -41,7 +43,7 @@ _ABSENT: State = {
     "declared": None,
     "namespace": False,
     "rules": {"table": None, "file": None},
-    "host_link": None,
+    "host_links": {},
     "links": {},
     "routes": [],
     "boot_script": None,
@@ -56,7 +58,6 @@ class ContainerNetwork:
         self.name = name
         self._survey = survey
         self._path = namespace_path(name)
-        self._host_link = host_link(name)
         self._declaration = host.Declaration(name, "network")
         self._script = TextFile(host.directory(name) / "network.sh")
         self.filter = Filter(name, self._path)
@@ -75,7 +76,7 @@ class ContainerNetwork:
             "declared": self._read_declaration(),
             "namespace": exists,
             "rules": self.filter.read(self._survey.kept.get(self.name), self._network, exists=exists),
-            "host_link": self._read_host_link(links),
+            "host_links": self._read_host_links(links),
             "links": links,
             "routes": routes,
             "boot_script": self._script.digest(),
@@ -88,6 +89,19 @@ class ContainerNetwork:
         except Failure:
             return "damaged"
 
+    def _host_names(self) -> list[str]:
+        """The links of the host that are this container's: as declared and as kept; where nobody can say what
+        was kept, by what they lead to."""
+        kept = self._survey.kept.get(self.name)
+        attachments = [each for network in (kept, self._network) if network for each in network.attachments]
+        names = {host_link(self.name), *(attachment.host_link for attachment in attachments)}
+        number = self._survey.numbers.get(self.name)
+        if kept is None and self.name in self._survey.ours and number is not None:
+            links = self._survey.links.values()
+            ours = (link.name for link in links if link.peer_namespace == number)
+            names |= {link for link in ours if link.startswith(LINK_PREFIX)}
+        return sorted(name for name in names if name in self._survey.links)
+
     def _read_inside(self) -> tuple[dict[str, Any], list[str]]:
         """The links by name, and the main routing table; ``peer`` is our link on the host or None."""
         with netlink.session(self._path) as ip:
@@ -96,7 +110,7 @@ class ContainerNetwork:
             routes = netlink.routes(ip, {link.index: link.name for link in links.values()})
             shown = {
                 link.name: self._show_inside(link, addresses.get(link.index, []))
-                for link in links.values()
+                for _name, link in sorted(links.items())
                 if link.up or link.name not in _FALLBACK_LINKS
             }
         return shown, routes
@@ -104,13 +118,10 @@ class ContainerNetwork:
     def _show_inside(self, link: netlink.Link, addresses: list[str]) -> dict[str, Any]:
         if link.name == "lo":
             return {"up": link.up, "addresses": addresses}
-        ours = self._survey.links.get(self._host_link)
-        is_peer = ours is not None and (ours.peer, ours.peer_namespace) == (
-            link.index,
-            self._survey.numbers.get(self.name),
-        )
+        here = (link.index, self._survey.numbers.get(self.name))
+        ours = [self._survey.links[name] for name in self._host_names()]
         return {
-            "peer": self._host_link if is_peer else None,
+            "peer": next((each.name for each in ours if (each.peer, each.peer_namespace) == here), None),
             "up": link.up,
             "mac": link.mac,
             "mtu": link.mtu,
@@ -118,20 +129,24 @@ class ContainerNetwork:
             **read_settings(link.name, [ACCEPT_RA]),
         }
 
-    def _read_host_link(self, inside: Mapping[str, Any]) -> dict[str, Any] | None:
-        link = self._survey.links.get(self._host_link)
-        if link is None:
-            return None
+    def _read_host_links(self, inside: Mapping[str, Any]) -> dict[str, Any]:
         names = {each.index: each.name for each in self._survey.links.values()}
+        peers = {shown["peer"]: name for name, shown in inside.items() if shown.get("peer")}
+        return {name: self._show_host_link(name, names, peers) for name in self._host_names()}
+
+    def _show_host_link(
+        self, name: str, names: Mapping[int, str], peers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        link = self._survey.links[name]
         return {
-            "peer": next((name for name, shown in inside.items() if shown.get("peer")), None),
+            "peer": peers.get(name),
             "up": link.up,
             "mac": link.mac,
             "mtu": link.mtu,
             "master": None if link.master is None else names[link.master],
             "hairpin": link.hairpin,
             "addresses": self._survey.addresses.get(link.index, []),
-            **read_settings(link.name, [ACCEPT_RA, ROUTE_LOCALNET]),
+            **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
         }
 
     def expect(self, actual: State) -> State:
@@ -151,33 +166,40 @@ class ContainerNetwork:
         return script([f"[ ! -e {self._path} ] || exit 0", *building])
 
     def _expected_in_kernel(self, network: Network) -> dict[str, Any]:
-        alone = network.bridge is None
+        attachments = network.attachments
+        routes = [
+            route for each in attachments for route in (*_connected_routes(each), *_further_routes(each))
+        ]
         return {
             "namespace": True,
             "rules": self.filter.expect(network),
-            "host_link": {
-                "peer": network.interface,
-                "up": True,
-                "mac": network.host_mac,
-                "mtu": network.mtu,
-                "master": network.bridge,
-                # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
-                "hairpin": not alone and bool(network.publish),
-                "addresses": sorted(network.gateway_interfaces) if alone else [],
-                **outer_settings(localnet=alone and self._survey.reaches_localhost(network.host_link)),
+            "host_links": {
+                each.host_link: self._expected_host_link(network, each)
+                for each in sorted(attachments, key=lambda each: each.host_link)
             },
-            "links": {
-                "lo": {"up": True, "addresses": []},
-                network.interface: {
-                    "peer": network.host_link,
-                    "up": True,
-                    "mac": network.mac_address,
-                    "mtu": network.mtu,
-                    "addresses": sorted(network.address),
-                    **inner_settings(),
-                },
-            },
-            "routes": sorted({*_default_routes(network), *map(_shown, _connected_routes(network))}),
+            "links": dict(
+                sorted(
+                    {
+                        "lo": {"up": True, "addresses": []},
+                        **{each.interface: _expected_inside(each) for each in attachments},
+                    }.items()
+                )
+            ),
+            "routes": sorted(set(map(_shown, routes))),
+        }
+
+    def _expected_host_link(self, network: Network, attachment: Attachment) -> dict[str, Any]:
+        alone = attachment.bridge is None
+        return {
+            "peer": attachment.interface,
+            "up": True,
+            "mac": attachment.host_mac,
+            "mtu": attachment.mtu,
+            "master": attachment.bridge,
+            # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
+            "hairpin": not alone and bool(network.publish),
+            "addresses": sorted(attachment.gateway_interfaces) if alone else [],
+            **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
         }
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
@@ -198,10 +220,8 @@ class ContainerNetwork:
         return steps
 
     def _removal(self, actual: State) -> list[Step]:
-        """The link goes first: a process that is still in the namespace would keep it."""
-        steps = []
-        if actual["host_link"] is not None:
-            steps.append(self._host.delete_link("host_link", self._host_link))
+        """The links go first: a process that is still in the namespace would keep it."""
+        steps = [self._host.delete_link(f"host_links.{name}", name) for name in actual["host_links"]]
         if actual["namespace"]:
             delete = command(["ip", "netns", "delete", self.name])
             steps.append(Step("namespace", (delete,), lambda: namespace.remove(self._path)))
@@ -211,130 +231,179 @@ class ContainerNetwork:
         return [*steps, self._declaration.remove_step()]
 
     def _kernel_steps(self, network: Network, actual: State, expected: State) -> list[Step]:
-        """What is wrong goes; then the namespace and its rules, the pair into it, each link's settings, and
+        """What is wrong goes; then the namespace and its rules, the links into it with their settings, and
         the routes."""
-        steps, host_link, links = self._clear(network, actual, expected)
+        steps, host_links, links = self._clear(actual, expected)
         if not actual["namespace"]:
             add = command(["ip", "netns", "add", self.name])
             steps.append(Step("namespace", (add,), lambda: namespace.make(self._path)))
         steps += self.filter.table_steps(actual["rules"], expected["rules"])
-        if host_link is None:
-            steps.append(self._add_pair(network))
-            new = {"mtu": network.mtu, "addresses": []}
-            host_link = {**new, "mac": network.host_mac, "master": None, "hairpin": False, **new_settings()}
-            links[network.interface] = {**new, "mac": network.mac_address}
         steps += link_steps(
-            self._host,
-            "host_link",
-            self._host_link,
-            host_link,
-            expected["host_link"],
-            self._survey.require_firewall,
+            self._inside, "links.lo", "lo", links.get("lo", _NEW_LOOPBACK), expected["links"]["lo"]
         )
-        for name, wanted in expected["links"].items():
-            steps += link_steps(self._inside, f"links.{name}", name, links.get(name, _NEW_LOOPBACK), wanted)
-        return steps + self._route_steps(network, actual["routes"], links[network.interface], steps)
+        for attachment in network.attachments:
+            steps += self._attachment_steps(attachment, host_links, links, expected)
+        for attachment in network.attachments:
+            steps += self._route_steps(attachment, actual["routes"], links.get(attachment.interface), steps)
+        return steps
 
-    def _clear(
-        self, network: Network, actual: State, expected: State
-    ) -> tuple[list[Step], State | None, dict[str, Any]]:
-        """Removes undeclared routes and links, and a pair that does not hold together; returns also what is
-        left:
-        our link on the host, and the links inside."""
-        host_link = actual["host_link"]
-        paired = host_link is not None and host_link["peer"] == network.interface
+    def _attachment_steps(
+        self,
+        attachment: Attachment,
+        host_links: Mapping[str, Any],
+        links: Mapping[str, Any],
+        expected: State,
+    ) -> list[Step]:
+        name, interface = attachment.host_link, attachment.interface
+        steps = []
+        host_link, link = host_links.get(name), links.get(interface)
+        if host_link is None or link is None:
+            steps.append(self._add_pair(attachment))
+            new = {"mtu": attachment.mtu, "addresses": []}
+            host_link = {
+                **new,
+                "mac": attachment.host_mac,
+                "master": None,
+                "hairpin": False,
+                **new_settings(),
+            }
+            link = {**new, "mac": attachment.mac_address}
+        guard = self._survey.require_firewall
+        wanted = expected["host_links"][name]
+        steps += link_steps(self._host, f"host_links.{name}", name, host_link, wanted, guard)
+        return steps + link_steps(
+            self._inside, f"links.{interface}", interface, link, expected["links"][interface]
+        )
+
+    def _clear(self, actual: State, expected: State) -> tuple[list[Step], dict[str, Any], dict[str, Any]]:
+        """Removes undeclared routes and links, and pairs that do not hold together; returns also what is
+        left: our links on the host, and those inside."""
         steps = [
             self._inside.delete_route("routes", route)
             for route in actual["routes"]
             if route not in expected["routes"]
         ]
-        if host_link is not None and not paired:
-            steps.append(self._host.delete_link("host_link", self._host_link))
-        kept = {"lo", network.interface} if paired else {"lo"}
-        for name, link in actual["links"].items():
-            # Our own pair's end inside has gone with the other one.
-            if name not in kept and link.get("peer") is None:
-                steps.append(self._inside.delete_link(f"links.{name}", name))
-        left = {name: link for name, link in actual["links"].items() if name in kept}
-        return steps, host_link if paired else None, left
+        paired = {
+            name: link
+            for name, link in actual["host_links"].items()
+            if link["peer"] is not None and link["peer"] == expected["host_links"].get(name, {}).get("peer")
+        }
+        steps += [
+            self._host.delete_link(f"host_links.{name}", name)
+            for name in actual["host_links"]
+            if name not in paired
+        ]
+        kept = {"lo", *(link["peer"] for link in paired.values())}
+        # Of a pair of ours, the end inside has gone with the other one.
+        steps += [
+            self._inside.delete_link(f"links.{name}", name)
+            for name, link in actual["links"].items()
+            if name not in kept and link.get("peer") is None
+        ]
+        return steps, paired, {name: link for name, link in actual["links"].items() if name in kept}
 
-    def _add_pair(self, network: Network) -> Step:
+    def _add_pair(self, attachment: Attachment) -> Step:
         """Both ends at once, the inner one in the namespace from the start (veth(4))."""
-        words = ["link", "add", network.host_link, "address", network.host_mac, "mtu", str(network.mtu)]
-        words += ["type", "veth", "peer", "name", network.interface, "address", network.mac_address]
-        words += ["mtu", str(network.mtu), "netns", self.name]
+        words = ["link", "add", attachment.host_link, "address", attachment.host_mac]
+        words += ["mtu", str(attachment.mtu), "type", "veth", "peer", "name", attachment.interface]
+        words += ["address", attachment.mac_address, "mtu", str(attachment.mtu), "netns", self.name]
 
         def request(ip: Any) -> None:
             descriptor = kernel_namespace.open_file(self._path)
-            inside = {"ifname": network.interface, "address": network.mac_address, "mtu": network.mtu}
+            inside = {
+                "ifname": attachment.interface,
+                "address": attachment.mac_address,
+                "mtu": attachment.mtu,
+            }
             try:
                 ip.link(
                     "add",
-                    ifname=network.host_link,
+                    ifname=attachment.host_link,
                     kind="veth",
-                    address=network.host_mac,
-                    mtu=network.mtu,
+                    address=attachment.host_mac,
+                    mtu=attachment.mtu,
                     peer={**inside, "net_ns_fd": descriptor},
                 )
             finally:
                 os.close(descriptor)
 
-        return self._host.request("host_link", words, request)
+        return self._host.request(f"host_links.{attachment.host_link}", words, request)
 
     def _route_steps(
-        self, network: Network, now: Sequence[str], interface: State, before: Sequence[Step]
+        self, attachment: Attachment, now: Sequence[str], link: State | None, before: Sequence[Step]
     ) -> list[Step]:
         """The kernel sets a connected route with its address or with the link going up, so only one that has
         been
-        taken away is set by us; default routes go with the last address, so after a change of the link they
-        are set
-        again."""
-        routes = []
-        for route in _connected_routes(network):
-            standing = interface.get("up") and any(
-                connected_route(network.interface, address) == route for address in interface["addresses"]
-            )
-            if standing and _shown(route) not in now:
+        taken away is set by us; the others go with the last address, so after a change of the link they are
+        set again."""
+        interface, routes = attachment.interface, []
+        standing = link["addresses"] if link is not None and link.get("up") else []
+        for route in _connected_routes(attachment):
+            stands = any(connected_route(interface, address) == route for address in standing)
+            if stands and _shown(route) not in now:
                 routes.append(route)
-        touched = any(step.changes.startswith(f"links.{network.interface}") for step in before)
-        routes += [route for route in _default_routes(network) if touched or route not in now]
+        touched = any(step.changes.startswith(f"links.{interface}.") for step in before)
+        routes += [route for route in _further_routes(attachment) if touched or _shown(route) not in now]
         return [self._inside.replace_route("routes", route) for route in routes]
 
     def facts(self, actual: State) -> Mapping[str, Any]:
         network = self._network
         if network is None:
             return {}
-        return {
-            "netns": self._path,
-            "interface": network.interface,
-            "host_interface": network.host_link,
-            "mac_address": network.mac_address,
-            "address": list(network.address),
-            "gateway": [] if network.internal else list(network.gateway),
-            "bridge": network.bridge,
-        }
+        first, *further = map(_facts, network.attachments)
+        return {"netns": self._path, **first, "interfaces": [first, *further]}
 
 
-def _default_routes(network: Network) -> list[str]:
-    """None of an internal network, which has no way out."""
-    if network.internal:
-        return []
-    return [
-        f"{netlink.DEFAULT6 if ':' in gateway else 'default'} via {gateway} dev {network.interface}"
-        for gateway in network.gateway
+def _facts(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "interface": attachment.interface,
+        "host_interface": attachment.host_link,
+        "mac_address": attachment.mac_address,
+        "address": list(attachment.address),
+        "gateway": [] if attachment.internal else list(attachment.gateway),
+        "bridge": attachment.bridge,
+    }
+
+
+def _expected_inside(attachment: Attachment) -> dict[str, Any]:
+    return {
+        "peer": attachment.host_link,
+        "up": True,
+        "mac": attachment.mac_address,
+        "mtu": attachment.mtu,
+        "addresses": sorted(attachment.address),
+        **inner_settings(),
+    }
+
+
+def _further_routes(attachment: Attachment) -> list[str]:
+    """The default routes and those declared, in full."""
+    default = [
+        f"{netlink.DEFAULT6 if ':' in router else 'default'} via {router} dev {attachment.interface}"
+        for router in attachment.default_routers
     ]
+    return default + [_static_route(attachment.interface, route) for route in attachment.routes]
 
 
-def _connected_routes(network: Network) -> list[str]:
+def _static_route(interface: str, route: Mapping[str, Any]) -> str:
+    words = ["default" if route["to"] == "0.0.0.0/0" else route["to"]]
+    words += ["via", route["via"]] if "via" in route else []
+    words += ["dev", interface]
+    words += ["metric", str(route["metric"])] if "metric" in route else []
+    on_link = "via" not in route and ":" not in route["to"]
+    return " ".join([*words, *(["scope", "link"] if on_link else [])])
+
+
+def _connected_routes(attachment: Attachment) -> list[str]:
     """In full, one for each subnet: of the first address in it."""
     first: dict[str, str] = {}
-    for address in network.address:
-        route = connected_route(network.interface, address)
+    for address in attachment.address:
+        route = connected_route(attachment.interface, address)
         if route is not None:
             first.setdefault(_shown(route), route)
     return list(first.values())
 
 
 def _shown(route: str) -> str:
-    """A connected route as netlink.routes() has it."""
-    return route.partition(" proto ")[0]
+    """A route as netlink.routes() has it."""
+    return re.split(" (?:proto|scope) ", route)[0]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..converge import Failure
-from ..options import Option
+from ..options import Option, Options
 from .options import LINK_PREFIX, OPTIONS, Published, split_published
 
 NETNS = "/run/netns"
@@ -20,75 +20,61 @@ NETNS = "/run/netns"
 
 
 @dataclass(frozen=True)
-class Network:
-    """One container's network. ``address`` is ``ADDRESS/LENGTH`` each, with what was allocated from
-    ``subnet``; ``gateway`` at most one of each family, ``publish`` in the options' normal form."""
+class Attachment:
+    """One link of a container, and what it leads to. ``address`` is ``ADDRESS/LENGTH`` each, with what was
+    allocated from ``subnet``; ``gateway`` at most one of each family, ``routes`` in the options' normal form.
+    ``label`` is what its names and addresses are derived from, ``owner`` how it is called before people."""
 
-    name: str
+    label: str
+    owner: str
     interface: str
     address: tuple[str, ...]
     subnet: tuple[str, ...]
     gateway: tuple[str, ...]
+    default_route: bool
+    routes: tuple[Mapping[str, Any], ...]
     bridge: str | None
     mtu: int
     mac_address: str
-    nat: bool
-    publish: tuple[str, ...]
     isolate: bool
     internal: bool
-    allow: tuple[Mapping[str, str], ...]
-    deny: tuple[Mapping[str, str], ...]
 
     @classmethod
-    def resolve(cls, name: str, entry: Mapping[str, Any]) -> Network:
-        """The network of an entry in normal form. Raises Failure for what can't be."""
-        network = cls(
-            name=name,
+    def resolve(cls, label: str, owner: str, entry: Mapping[str, Any]) -> Attachment:
+        """The link of an entry in normal form. Raises Failure for what can't be."""
+        attachment = cls(
+            label=label,
+            owner=owner,
             interface=entry["interface"],
             address=tuple(entry["address"]),
             subnet=tuple(entry["subnet"]),
             gateway=tuple(entry["gateway"] or _first_hosts(entry["address"])),
+            default_route=entry["default_route"],
+            routes=tuple(entry["routes"]),
             bridge=entry.get("bridge"),
             mtu=entry["mtu"],
-            mac_address=entry.get("mac_address") or stable_mac(name),
-            nat=entry["nat"],
-            publish=tuple(entry["publish"]),
+            mac_address=entry.get("mac_address") or stable_mac(label),
             isolate=entry["isolate"],
             internal=entry["internal"],
-            allow=tuple(entry["allow"]),
-            deny=tuple(entry["deny"]),
         )
-        _check(network)
-        return network
-
-    @classmethod
-    def read_kept(cls, name: str, kept: Mapping[str, Any]) -> Network:
-        """The network of a kept declaration, in which people may have put anything. Raises Failure."""
-        try:
-            if all(_has_type(option, kept.get(option.name)) for option in OPTIONS.options):
-                return cls.resolve(name, OPTIONS.normalise(kept))
-        except (KeyError, ValueError):
-            pass
-        raise Failure(
-            f"The network that is kept of {name} is no declaration of this collection; declare it again, or "
-            "have it absent."
-        )
+        _check_attachment(attachment)
+        return attachment
 
     def declaration(self) -> dict[str, Any]:
-        """What is kept on the host: plain data, without the name."""
-        kept = dict(sorted(asdict(self).items()))
-        del kept["name"]
-        return {option: list(value) if isinstance(value, tuple) else value for option, value in kept.items()}
+        """Its part of what is kept on the host: plain data, by the options' names."""
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        del values["label"], values["owner"]
+        return dict(sorted(values.items()))
 
     @property
     def host_link(self) -> str:
         """The name of the link's end on the host."""
-        return host_link(self.name)
+        return host_link(self.label)
 
     @property
     def host_mac(self) -> str:
         """The MAC address of the link's end on the host."""
-        return stable_mac(f"{self.name} on the host")
+        return stable_mac(f"{self.label} on the host")
 
     @property
     def uplink(self) -> str:
@@ -102,7 +88,7 @@ class Network:
 
     @property
     def main_addresses(self) -> list[Any]:
-        """The first address of each family, IPv4 first: what ports are forwarded to."""
+        """The first address of each family, IPv4 first."""
         found: dict[int, Any] = {}
         for interface in self.interfaces:
             found.setdefault(interface.version, interface)
@@ -112,6 +98,11 @@ class Network:
     def subnets(self) -> list[Any]:
         """The networks that the addresses are in, once each."""
         return list(dict.fromkeys(interface.network for interface in self.interfaces))
+
+    @property
+    def default_routers(self) -> tuple[str, ...]:
+        """The gateways that default routes lead to: none of an internal network, which has no way out."""
+        return self.gateway if self.default_route and not self.internal else ()
 
     @property
     def gateway_interfaces(self) -> list[str]:
@@ -124,6 +115,80 @@ class Network:
         ]
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Network:
+    """One container's network: its links, of which it has at least one, and ``publish`` in the options'
+    normal form."""
+
+    name: str
+    attachments: tuple[Attachment, ...]
+    nat: bool
+    publish: tuple[str, ...]
+    allow: tuple[Mapping[str, str], ...]
+    deny: tuple[Mapping[str, str], ...]
+
+    @classmethod
+    def resolve(cls, name: str, entry: Mapping[str, Any]) -> Network:
+        """The network of an entry in normal form. Raises Failure for what can't be."""
+        further = [
+            Attachment.resolve(f"{name}-{each['interface']}", f"{each['interface']} of {name}", each)
+            for each in entry["interfaces"]
+        ]
+        network = cls(
+            name=name,
+            attachments=(Attachment.resolve(name, name, entry), *further),
+            nat=entry["nat"],
+            publish=tuple(entry["publish"]),
+            allow=tuple(entry["allow"]),
+            deny=tuple(entry["deny"]),
+        )
+        _check(network)
+        return network
+
+    @classmethod
+    def read_kept(cls, name: str, kept: Mapping[str, Any]) -> Network:
+        """The network of a kept declaration, in which people may have put anything. Raises Failure."""
+        try:
+            if _have_types(OPTIONS, kept):
+                return cls.resolve(name, OPTIONS.normalise(kept))
+        except (KeyError, ValueError):
+            pass
+        raise Failure(
+            f"The network that is kept of {name} is no declaration of this collection; declare it again, or "
+            "have it absent."
+        )
+
+    def declaration(self) -> dict[str, Any]:
+        """What is kept on the host: plain data, without the name."""
+        first, *further = [attachment.declaration() for attachment in self.attachments]
+        own = {option: _plain(getattr(self, option)) for option in ("nat", "publish", "allow", "deny")}
+        return dict(sorted({**first, **own, "interfaces": further}.items()))
+
+    @property
+    def interfaces(self) -> list[Any]:
+        """The addresses of all its links, as ipaddress.ip_interface() has them."""
+        return [interface for attachment in self.attachments for interface in attachment.interfaces]
+
+    @property
+    def outward(self) -> list[Attachment]:
+        """The links over which others than its neighbours can be reached, and reach it."""
+        return [attachment for attachment in self.attachments if not attachment.internal]
+
+    @property
+    def main_addresses(self) -> list[tuple[Attachment, Any]]:
+        """The first address of each family, IPv4 first, and the link that has it: where ports are forwarded
+        to."""
+        found: dict[int, tuple[Attachment, Any]] = {}
+        for attachment in self.outward:
+            for interface in attachment.main_addresses:
+                found.setdefault(interface.version, (attachment, interface))
+        return [found[version] for version in sorted(found)]
+
+
 def namespace_path(name: str) -> str:
     """The path of a container's named network namespace."""
     return f"{NETNS}/{name}"
@@ -132,15 +197,22 @@ def namespace_path(name: str) -> str:
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}
 
 
-def _has_type(option: Option, value: Any) -> bool:
-    """Whether JSON has the type of an option, or nothing, for it."""
-    if value is None:
-        return True
-    elements = _TYPES[option.elements or "str"]
-    of_elements = not isinstance(value, list) or all(isinstance(item, elements) for item in value)
+def _have_types(options: Options, kept: Mapping[str, Any]) -> bool:
+    """Whether JSON has the type of each of these options, or nothing, for it."""
+    return all(
+        kept.get(option.name) is None or _has_type(option, option.type, kept[option.name])
+        for option in options.options
+    )
+
+
+def _has_type(option: Option, kind: str, value: Any) -> bool:
     # For Python, true is a number too.
-    of_type = isinstance(value, _TYPES[option.type]) and isinstance(value, bool) == (option.type == "bool")
-    return of_type and of_elements
+    fits = isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
+    if not fits:
+        return False
+    if kind == "list":
+        return all(_has_type(option, option.elements or "str", item) for item in value)
+    return kind != "dict" or option.options is None or _have_types(option.options, value)
 
 
 def host_link(name: str) -> str:
@@ -179,29 +251,60 @@ def first_host(subnet: Any) -> str:
     return str(subnet.network_address + (1 if subnet.max_prefixlen - subnet.prefixlen > 1 else 0))
 
 
-def _check(network: Network) -> None:
-    """Raises Failure where the options contradict each other."""
-    for gateway in map(ipaddress.ip_address, network.gateway):
-        if any(gateway == interface.ip for interface in network.interfaces):
+def _check_attachment(attachment: Attachment) -> None:
+    """Raises Failure where the options of a link contradict each other."""
+    owner = attachment.owner
+    for gateway in map(ipaddress.ip_address, attachment.gateway):
+        if any(gateway == interface.ip for interface in attachment.interfaces):
             raise Failure(
-                f"address: {gateway} is declared for {network.name} and is its gateway's, the host's own; "
-                f"it takes "
+                f"address: {gateway} is declared for {owner} and is its gateway's, the host's own; it takes "
                 "another address, or another gateway; nothing was changed."
             )
-        if not any(gateway in subnet for subnet in network.subnets):
+        if not any(gateway in subnet for subnet in attachment.subnets):
             raise Failure(
-                f"gateway: {str(gateway)!r} is outside the subnet of {network.name}'s address "
-                f"({', '.join(network.address) or 'none'}); it takes an address inside; nothing was changed."
+                f"gateway: {str(gateway)!r} is outside the subnet of {owner}'s address "
+                f"({', '.join(attachment.address) or 'none'}); it takes an address inside; nothing was "
+                "changed."
             )
-    versions = {interface.version for interface in network.interfaces}
-    if network.mtu < 1280 and 6 in versions:
+    if attachment.mtu < 1280 and any(interface.version == 6 for interface in attachment.interfaces):
         raise Failure(
-            f"mtu: {network.mtu} is too small for IPv6, it takes 1280 or more; nothing was changed."
+            f"mtu: {attachment.mtu} is too small for IPv6, it takes 1280 or more; nothing was changed."
         )
+    for route in attachment.routes:
+        _check_route(attachment, route)
+
+
+def _check_route(attachment: Attachment, route: Mapping[str, Any]) -> None:
+    """Raises Failure for a route that the kernel would not take, or would take for one of the address."""
+    to, subnets = route["to"], attachment.subnets
+    shown, owner = f"routes: the one of {attachment.owner} to {to}", attachment.owner
+    if "metric" not in route and to in map(str, subnets):
+        raise Failure(f"{shown} is the one of its own address; it takes a metric too; nothing was changed.")
+    if "via" in route:
+        via = ipaddress.ip_address(route["via"])
+        if not (via.is_link_local and via.version == 6) and not any(via in subnet for subnet in subnets):
+            raise Failure(
+                f"{shown} is via {via}, which is in no subnet of {owner}'s address "
+                f"({', '.join(attachment.address) or 'none'}); it takes a router in there; nothing was "
+                "changed."
+            )
+        if via in (interface.ip for interface in attachment.interfaces):
+            raise Failure(f"{shown} is via its own address; it takes a router's; nothing was changed.")
+
+
+def _check(network: Network) -> None:
+    """Raises Failure where the options contradict each other."""
+    names = [each.interface for each in network.attachments]
+    _refuse_twice("interfaces", network, names, "each takes its own name")
+    # The kernel tells routes in one table by their destination and metric (fib_table_insert()).
+    routes = [f"a route to {to}" for each in network.attachments for to in _destinations(each)]
+    _refuse_twice("routes", network, routes, "it takes one, or another metric, or default_route: false")
+    _refuse_one_subnet_twice(network)
+    versions = {interface.version for interface in network.interfaces}
     for option in ("nat", "publish"):
         if getattr(network, option) and not versions:
             raise Failure(f"{option}: {network.name} has no address, it takes one; nothing was changed.")
-        if getattr(network, option) and network.internal:
+        if getattr(network, option) and not any(each.interfaces for each in network.outward):
             raise Failure(
                 f"internal: {network.name} asks for {option} too, which leads out of an internal network; it "
                 "takes one of the two; nothing was changed."
@@ -216,42 +319,75 @@ def _check(network: Network) -> None:
             )
 
 
-def refuse_conflicts(networks: Sequence[Network]) -> None:
-    """Raises Failure for the first two networks that can't be on one host together."""
-    _refuse_same_link(networks)
-    _refuse_same_address(networks)
-    _refuse_same_port(networks)
-    _refuse_two_gateways(networks)
-    _refuse_overlap(networks)
-    _refuse_two_kinds(networks)
+def _destinations(attachment: Attachment) -> list[str]:
+    """Of the routes over a link that are not its addresses' own, each with its metric."""
+    default = ["::/0" if ":" in router else "0.0.0.0/0" for router in attachment.default_routers]
+    static = [
+        f"{route['to']} with metric {route['metric']}" if "metric" in route else route["to"]
+        for route in attachment.routes
+    ]
+    return default + static
 
 
-def _refuse_same_link(networks: Sequence[Network]) -> None:
-    taken: dict[str, str] = {}
-    for network in networks:
-        other = taken.setdefault(network.host_link, network.name)
-        if other != network.name:
+def _refuse_twice(option: str, network: Network, values: Sequence[str], accepted: str) -> None:
+    for number, value in enumerate(values):
+        if value in values[:number]:
             raise Failure(
-                f"name: {network.name!r} and {other!r} would both have {network.host_link} as their link "
-                f"on the "
-                "host; one of them takes another name; nothing was changed."
+                f"{option}: {value} is declared twice for {network.name}, {accepted}; nothing was changed."
             )
 
 
-def _refuse_same_address(networks: Sequence[Network]) -> None:
-    gateways = {gateway: network.name for network in networks for gateway in network.gateway}
+def _refuse_one_subnet_twice(network: Network) -> None:
+    """Over which of two links of one subnet a packet leaves, nobody has said."""
+    seen: list[tuple[Any, Attachment]] = []
+    for attachment in network.attachments:
+        for subnet in attachment.subnets:
+            for other, taken in seen:
+                if taken is not attachment and subnet.version == other.version and subnet.overlaps(other):
+                    raise Failure(
+                        f"address: the subnet {subnet} of {attachment.owner} overlaps with {other} of "
+                        f"{taken.owner}; each link of a container takes its own; nothing was changed."
+                    )
+            seen.append((subnet, attachment))
+
+
+def refuse_conflicts(networks: Sequence[Network]) -> None:
+    """Raises Failure for the first two networks that can't be on one host together."""
+    attachments = [attachment for network in networks for attachment in network.attachments]
+    _refuse_same_link(attachments)
+    _refuse_same_address(attachments)
+    _refuse_same_port(networks)
+    _refuse_two_gateways(attachments)
+    _refuse_overlap(attachments)
+    _refuse_two_kinds(attachments)
+
+
+def _refuse_same_link(attachments: Sequence[Attachment]) -> None:
     taken: dict[str, str] = {}
-    for network in networks:
-        for address in (str(interface.ip) for interface in network.interfaces):
-            other = taken.setdefault(address, network.name)
-            if other != network.name:
+    for attachment in attachments:
+        other = taken.setdefault(attachment.host_link, attachment.owner)
+        if other != attachment.owner:
+            raise Failure(
+                f"name: {attachment.owner!r} and {other!r} would both have {attachment.host_link} as their "
+                "link on the host; one of them takes another name; nothing was changed."
+            )
+
+
+def _refuse_same_address(attachments: Sequence[Attachment]) -> None:
+    gateways = {gateway: attachment.owner for attachment in attachments for gateway in attachment.gateway}
+    taken: dict[str, str] = {}
+    for attachment in attachments:
+        owner = attachment.owner
+        for address in (str(interface.ip) for interface in attachment.interfaces):
+            other = taken.setdefault(address, owner)
+            if other != owner:
                 raise Failure(
-                    f"address: {address} is declared for {other} and for {network.name}, each takes its own; "
+                    f"address: {address} is declared for {other} and for {owner}, each takes its own; "
                     "nothing was changed."
                 )
             if address in gateways:
                 raise Failure(
-                    f"address: {address} of {network.name} is the gateway of {gateways[address]}; it takes "
+                    f"address: {address} of {owner} is the gateway of {gateways[address]}; it takes "
                     f"another; "
                     "nothing was changed."
                 )
@@ -276,26 +412,26 @@ def _refuse_same_port(networks: Sequence[Network]) -> None:
         reaching[ports.protocol] = [*still, (ports, name, text)]
 
 
-def _refuse_two_gateways(networks: Sequence[Network]) -> None:
+def _refuse_two_gateways(attachments: Sequence[Attachment]) -> None:
     """Containers of one subnet have one gateway: it is on one link of the host, for all."""
     seen: dict[Any, tuple[str, str]] = {}
-    for network in networks:
-        for gateway in network.gateway_interfaces:
-            other, taken = seen.setdefault(ipaddress.ip_interface(gateway).network, (network.name, gateway))
+    for attachment in attachments:
+        for gateway in attachment.gateway_interfaces:
+            subnet = ipaddress.ip_interface(gateway).network
+            other, taken = seen.setdefault(subnet, (attachment.owner, gateway))
             if gateway != taken:
                 raise Failure(
-                    f"gateway: {gateway} of {network.name} and {taken} of {other} are of the same subnet, "
-                    f"which takes "
-                    "one for all; nothing was changed."
+                    f"gateway: {gateway} of {attachment.owner} and {taken} of {other} are of the same "
+                    "subnet, which takes one for all; nothing was changed."
                 )
 
 
-def _refuse_overlap(networks: Sequence[Network]) -> None:
+def _refuse_overlap(attachments: Sequence[Attachment]) -> None:
     """A subnet is behind one link of the host: it could not tell otherwise where to send."""
     subnets = sorted(
-        (subnet.version, subnet, network.uplink, network.name)
-        for network in networks
-        for subnet in network.subnets
+        (subnet.version, subnet, attachment.uplink, attachment.owner)
+        for attachment in attachments
+        for subnet in attachment.subnets
     )
     around: list[tuple[int, Any, str, str]] = []
     for each in subnets:
@@ -312,15 +448,15 @@ def _refuse_overlap(networks: Sequence[Network]) -> None:
         around.append(each)
 
 
-def _refuse_two_kinds(networks: Sequence[Network]) -> None:
+def _refuse_two_kinds(attachments: Sequence[Attachment]) -> None:
     """What is a matter of a bridge is declared alike for all behind it."""
-    seen: dict[tuple[str, str], Network] = {}
-    for network in networks:
+    seen: dict[tuple[str, str], Attachment] = {}
+    for attachment in attachments:
         for option in ("isolate", "internal"):
-            other = seen.setdefault((network.uplink, option), network)
-            values = [str(getattr(each, option)).lower() for each in (network, other)]
+            other = seen.setdefault((attachment.uplink, option), attachment)
+            values = [str(getattr(each, option)).lower() for each in (attachment, other)]
             if values[0] != values[1]:
                 raise Failure(
-                    f"{option}: {values[0]} of {network.name} and {values[1]} of {other.name} are of the "
-                    f"same bridge {network.uplink}, which takes one for all; nothing was changed."
+                    f"{option}: {values[0]} of {attachment.owner} and {values[1]} of {other.owner} are of "
+                    f"the same bridge {attachment.uplink}, which takes one for all; nothing was changed."
                 )

@@ -68,7 +68,8 @@ def _guards(networks: Iterable[Network], survey: Survey) -> Iterator[Rule]:
     """Nothing that comes from a container may be to or from 127.0.0.0/8, which publishing on the host's
     localhost opens to its link (CVE-2020-8558). Before connection tracking: what is an answer has still its
     own address then."""
-    links = {network.bridge or f"{LINK_PREFIX}*" for network in networks if survey.is_gateway_of(network)}
+    attachments = [attachment for network in networks for attachment in network.attachments]
+    links = {each.bridge or f"{LINK_PREFIX}*" for each in attachments if survey.is_gateway_of(each)}
     for link in sorted(links):
         for field in ("saddr", "daddr"):
             guarded = (nft.link("iifname", link), nft.address(field, _LOCALHOST))
@@ -79,12 +80,13 @@ def _walls(networks: Iterable[Network], survey: Survey) -> Iterator[Rule]:
     """What the host forwards: nothing to and from an internal network, and to an isolated one only answers
     and what comes by a published port. Both are a link's, whatever address a packet says that it has; with
     br_netfilter it also comes by here from one port of a bridge to the other."""
-    behind = [network for network in networks if network.address and survey.is_ours_behind(network)]
-    for link in sorted({network.uplink for network in behind if network.internal}):
+    attachments = [attachment for network in networks for attachment in network.attachments]
+    behind = [each for each in attachments if each.address and survey.is_ours_behind(each)]
+    for link in sorted({each.uplink for each in behind if each.internal}):
         for key, other in (("iifname", "oifname"), ("oifname", "iifname")):
             crossing = (nft.link(key, link), nft.link(other, link, "!="))
             yield Rule("forward", link, (*crossing, COUNTER, DROP))
-    isolated = sorted({network.uplink for network in behind if network.isolate and not network.internal})
+    isolated = sorted({each.uplink for each in behind if each.isolate and not each.internal})
     if isolated:
         for passing in (ANSWERS, WAS_FORWARDED):
             yield Rule("forward", _ALL_LINKS, (passing, COUNTER, ACCEPT))
@@ -94,17 +96,19 @@ def _walls(networks: Iterable[Network], survey: Survey) -> Iterator[Rule]:
 
 
 def _rules_of(network: Network, survey: Survey) -> Iterator[Rule]:
-    for address in network.main_addresses:
+    for attachment, address in network.main_addresses:
+        opened = survey.is_gateway_of(attachment)
         for published in map(split_published, network.publish):
-            yield from _published_rules(network, address.ip, published, survey)
+            yield from _published_rules(network.name, address.ip, published, opened=opened)
         if network.publish:
-            yield from _return_rules(network, address, survey)
-    for interface in network.interfaces if network.nat else ():
-        leaving = (nft.address("saddr", str(interface.ip)), nft.link("oifname", network.uplink, "!="))
-        yield Rule("postrouting", network.name, (*leaving, COUNTER, MASQUERADE))
+            yield from _return_rules(network.name, address, opened=opened)
+    for attachment in network.outward if network.nat else ():
+        for interface in attachment.interfaces:
+            leaving = (nft.address("saddr", str(interface.ip)), nft.link("oifname", attachment.uplink, "!="))
+            yield Rule("postrouting", network.name, (*leaving, COUNTER, MASQUERADE))
 
 
-def _published_rules(network: Network, address: Any, published: Published, survey: Survey) -> Iterator[Rule]:
+def _published_rules(name: str, address: Any, published: Published, *, opened: bool) -> Iterator[Rule]:
     """For what comes to the host, and for what the host sends to itself, which passes no prerouting."""
     on = published.on
     if on is not None and ipaddress.ip_address(on).version != address.version:
@@ -113,28 +117,28 @@ def _published_rules(network: Network, address: Any, published: Published, surve
     ports = nft.ports(published.protocol, published.port, published.number)
     forward = (ports, COUNTER, _forwarded_to(address, published))
     if on is None or not ipaddress.ip_address(on).is_loopback:
-        yield Rule("prerouting", network.name, (*to, *forward))
-    yield Rule("output", network.name, (*_but_localhost(network, address, survey), *to, *forward))
+        yield Rule("prerouting", name, (*to, *forward))
+    yield Rule("output", name, (*_but_localhost(address, opened=opened), *to, *forward))
 
 
-def _but_localhost(network: Network, address: Any, survey: Survey) -> tuple[Expression, ...]:
+def _but_localhost(address: Any, *, opened: bool) -> tuple[Expression, ...]:
     """The host's own localhost leads to a container only over IPv4 (::1 never leaves the host), and only
     over a link that is ours to open."""
     if address.version == 6:
         return (nft.address("daddr", "::1", "!="),)
-    return () if survey.is_gateway_of(network) else (nft.address("daddr", _LOCALHOST, "!="),)
+    return () if opened else (nft.address("daddr", _LOCALHOST, "!="),)
 
 
-def _return_rules(network: Network, address: Any, survey: Survey) -> Iterator[Rule]:
+def _return_rules(name: str, address: Any, *, opened: bool) -> Iterator[Rule]:
     """Who is in the same subnet, or comes from localhost, would be answered past the host that translated."""
     forwarded = (WAS_FORWARDED, nft.address("daddr", str(address.ip)))
     whole = address.network.prefixlen == address.network.max_prefixlen
     sources = [str(address.ip if whole else address.network)]
-    if address.version == 4 and survey.is_gateway_of(network):
+    if address.version == 4 and opened:
         sources.append(_LOCALHOST)
     for source in sources:
         coming = (*forwarded, nft.address("saddr", source))
-        yield Rule("postrouting", network.name, (*coming, COUNTER, MASQUERADE))
+        yield Rule("postrouting", name, (*coming, COUNTER, MASQUERADE))
 
 
 class Firewall:

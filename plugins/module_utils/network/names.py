@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Names: in its hosts(5), each container has those of all containers that are behind the same bridge.
 
-There is one list for each bridge, below the lines of the container's own. A container that is started gets
-its list from the launcher (container/launch.py); when somebody comes to a bridge or leaves it, the lists of
-those that have been started are written anew in place, as the running container has that very file mounted.
+There is one list for each bridge; those of a container's bridges are below the lines of its own. A container
+that is started gets them from the launcher (container/launch.py); when somebody comes to a bridge or leaves
+it, the lists of those that have been started are written anew in place, as the running container has that
+very file mounted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .. import host
 from ..converge import State, Step
 from ..kernel import file
 from ..options import differences
+from ..shell import command
 from .script import TextFile, digest
 from .survey import DIRECTORY, Survey
 
@@ -68,15 +70,20 @@ class Names:
     def _copy(self, name: str, now: str, bridges: Mapping[str, Sequence[str]]) -> str:
         if name in self._survey.unreadable:
             return now
-        return digest(bridges.get(self._bridge_of(name), []))
+        return digest(self._lists(name, bridges))
+
+    def _lists(self, name: str, bridges: Mapping[str, Sequence[str]]) -> list[str]:
+        """The lists of all bridges that a container is behind, one below the other."""
+        return [line for bridge in self._bridges_of(name) for line in bridges.get(bridge, [])]
 
     def _lines(self, bridge: str) -> list[str]:
         """Who is behind the bridge."""
         return [
             f"{interface.ip} {network.name}"
             for network in self._survey.declared.values()
-            if network.bridge == bridge
-            for interface in network.main_addresses
+            for attachment in network.attachments
+            if attachment.bridge == bridge
+            for interface in attachment.main_addresses
         ]
 
     def _lost(self, lines: Sequence[str]) -> list[str]:
@@ -93,8 +100,8 @@ class Names:
             steps.append(kept.remove_step(changes) if lines is None else kept.write_step(changes, lines))
         for name, copy in expected["containers"].items():
             if actual["containers"][name] != copy:
-                own = self._bridge_of(name)
-                steps.append(_Hosts(name).step(own, expected["bridges"].get(own, [])))
+                there = [bridge for bridge in self._bridges_of(name) if bridge in expected["bridges"]]
+                steps.append(_Hosts(name).step(there, self._lists(name, expected["bridges"])))
         return steps
 
     def facts(self, actual: State) -> Mapping[str, Any]:
@@ -105,12 +112,13 @@ class Names:
         return sorted({*self._survey.ours, *self._survey.declared})
 
     def _bridges(self) -> set[str]:
-        return {network.bridge for network in self._survey.declared.values() if network.bridge is not None}
+        return {bridge for name in self._survey.declared for bridge in self._bridges_of(name)}
 
-    def _bridge_of(self, name: str) -> str:
-        """Empty where there is none."""
+    def _bridges_of(self, name: str) -> list[str]:
+        """Those that a container is behind, once each, in the order of its links."""
         network = self._survey.declared.get(name)
-        return (network.bridge or "") if network else ""
+        bridges = [each.bridge for each in network.attachments if each.bridge] if network else []
+        return list(dict.fromkeys(bridges))
 
 
 def _named_in(line: str) -> str:
@@ -131,10 +139,10 @@ class _Hosts:
             return None
         return digest((mark + below).decode("utf-8", "replace").splitlines())
 
-    def step(self, bridge: str, lines: Sequence[str]) -> Step:
-        """The step that makes ``lines`` the list in it."""
+    def step(self, bridges: Sequence[str], lines: Sequence[str]) -> Step:
+        """The step that makes ``lines``, which these bridges have, the lists in it."""
         quoted = shlex.quote(str(self._path))
-        new = f"; cat {shlex.quote(str(LISTS / bridge))}" if lines else ""
+        new = f"; {command(['cat', *(LISTS / bridge for bridge in bridges)])}" if bridges else ""
         words = f"names=$(sed '/^{HEAD}$/,$d' {quoted}{new}) && printf '%s\\n' \"$names\" > {quoted}"
         return Step(f"containers.{self._name}", (words,), lambda: self._write(lines))
 

@@ -27,8 +27,9 @@ _IFF_UP = 1
 _RT_TABLE_MAIN = 254
 _RTM_F_CLONED = 0x200
 _RTPROT_RA = 9
-_KERNELS_METRICS = {2: (0,), 10: (0, 256, 1024)}
-"""The metrics by address family that are given where none was asked for (net/ipv6/route.c)."""
+_RTPROT_KERNEL = 2
+_IP6_PRIO_ADDRCONF = 256
+_IP6_PRIO_USER = 1024
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,16 @@ def _route(message: Any, names: dict[int, str]) -> str:
     if index is not None and not nowhere:
         words += ["dev", names.get(index, str(index))]
     metric = message.get_attr("RTA_PRIORITY") or 0
-    if metric not in _KERNELS_METRICS[message["family"]]:
+    if metric != _usual_metric(message):
         words += ["metric", str(metric)]
     return " ".join(words)
+
+
+def _usual_metric(message: Any) -> int:
+    """The one that a route has where none was asked for (net/ipv6/route.c)."""
+    if message["family"] != socket.AF_INET6 or message.get_attr("RTA_PRIORITY") is None:
+        return 0
+    return _IP6_PRIO_ADDRCONF if message["proto"] == _RTPROT_KERNEL else _IP6_PRIO_USER
 
 
 def _destination(message: Any) -> str:

@@ -233,6 +233,51 @@ def _peer(value: str, wanted: str) -> str:
     return str(network.network_address if network.prefixlen == network.max_prefixlen else network)
 
 
+def destination(value: str) -> str:
+    """``default``, or an address or network as ``ADDRESS/LENGTH``. Raises ValueError."""
+    if value == "default":
+        return value
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError("default, an address, or a network such as 10.0.0.0/8 or fd00::/8") from None
+
+
+def next_hop(value: str) -> str:
+    """An address, compressed. Raises ValueError."""
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("the IP address of a router") from None
+
+
+def metric(value: int) -> int:
+    """What a route is chosen by, the lowest first. Raises ValueError."""
+    if not 0 <= value < 1 << 32:
+        raise ValueError("a number from 0 to 4294967295")
+    return value
+
+
+def routes(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each with ``to`` as ``ADDRESS/LENGTH``, and ``via`` and ``metric`` where there is one. Raises
+    ValueError."""
+    return [_route(value) for value in values]
+
+
+def _route(value: dict[str, Any]) -> dict[str, Any]:
+    to, via, metric = value["to"], value.get("via"), value.get("metric", 0)
+    if to == "default":
+        if via is None:
+            raise ValueError("the default destination with the address of a router as via")
+        to = "::/0" if ":" in via else "0.0.0.0/0"
+    six = ":" in to
+    if via is not None and six != (":" in via):
+        raise ValueError("destination and router of the same family, IPv4 or IPv6")
+    # What the kernel takes for none (net/ipv6/route.c, IP6_RT_PRIO_USER).
+    unsaid = metric == 0 or (six and metric == 1024)
+    return {**({} if unsaid else {"metric": metric}), "to": to, **({"via": via} if via else {})}
+
+
 def _strings(**options: Any) -> dict[str, Any]:
     return {"type": "list", "elements": "str", "compare": "list", "default": [], **options}
 
@@ -241,21 +286,45 @@ def _dictionaries(**options: Any) -> dict[str, Any]:
     return {"type": "list", "elements": "dict", "compare": "list", "default": [], **options}
 
 
+_ROUTE = Options(
+    (
+        Option("to", required=True, normalise=destination),
+        Option("via", normalise=next_hop),
+        Option("metric", type="int", normalise=metric),
+    )
+)
+
+
+def _of_link(interface: Option, *, default_route: bool) -> tuple[Option, ...]:
+    """The options of one link, of which a container may have several."""
+    return (
+        interface,
+        Option("address", **_strings(normalise=addresses)),
+        Option("subnet", **_strings(normalise=subnets)),
+        Option("gateway", **_strings(normalise=gateways)),
+        Option("default_route", type="bool", default=default_route),
+        Option("routes", **_dictionaries(options=_ROUTE, normalise=routes)),
+        Option("bridge", normalise=bridge_name),
+        Option("mtu", type="int", default=1500, normalise=mtu),
+        Option("mac_address", normalise=mac_address),
+        Option("isolate", type="bool", default=True),
+        Option("internal", type="bool", default=False),
+    )
+
+
+INTERFACE = Options(
+    _of_link(Option("interface", required=True, normalise=link_name), default_route=False),
+)
+"""Those of a further link."""
+
 OPTIONS = Options(
     (
         NAME,
         Option("state", default="present", choices=("present", "absent"), declared=False),
-        Option("interface", default="eth0", normalise=link_name),
-        Option("address", **_strings(normalise=addresses)),
-        Option("subnet", **_strings(normalise=subnets)),
-        Option("gateway", **_strings(normalise=gateways)),
-        Option("bridge", normalise=bridge_name),
-        Option("mtu", type="int", default=1500, normalise=mtu),
-        Option("mac_address", normalise=mac_address),
+        *_of_link(Option("interface", default="eth0", normalise=link_name), default_route=True),
+        Option("interfaces", **_dictionaries(options=INTERFACE)),
         Option("nat", type="bool", default=False),
         Option("publish", **_strings(normalise=publish, compare="set")),
-        Option("isolate", type="bool", default=True),
-        Option("internal", type="bool", default=False),
         Option("allow", **_dictionaries(normalise=traffic)),
         Option("deny", **_dictionaries(normalise=traffic)),
     )

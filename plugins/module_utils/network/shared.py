@@ -102,9 +102,9 @@ class Host:
     def _expected_bridge(self, name: str) -> dict[str, Any]:
         gateways = {
             gateway
-            for network in self._survey.declared.values()
-            if network.bridge == name
-            for gateway in network.gateway_interfaces
+            for attachment in self._survey.attachments()
+            if attachment.bridge == name
+            for gateway in attachment.gateway_interfaces
         }
         return {
             "mac": bridge_mac(name),

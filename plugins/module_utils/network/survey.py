@@ -17,7 +17,7 @@ from ..converge import Failure
 from ..kernel import file
 from . import namespace, netlink
 from .allocation import Allocation, taken
-from .declared import Network, bridge_mac, namespace_path, refuse_conflicts
+from .declared import Attachment, Network, bridge_mac, namespace_path, refuse_conflicts
 from .link import IPV6
 
 DIRECTORY = host.STATE / "network"
@@ -93,8 +93,7 @@ class Survey:
             name = entry["name"]
             self.task[name] = None
             if name not in going:
-                addresses = allocation.addresses(entry, self.kept.get(name))
-                self.task[name] = Network.resolve(name, {**entry, "address": addresses})
+                self.task[name] = Network.resolve(name, allocation.fill(entry, self.kept.get(name)))
 
     def _check(self, ip: Any) -> None:
         """Reads what is left of the task's networks, and raises Failure for what can't be."""
@@ -132,17 +131,21 @@ class Survey:
         """Whether we made the bridge, or are about to."""
         return bridge not in self.links or bridge in self.record["bridges"]
 
-    def is_ours_behind(self, network: Network) -> bool:
+    def is_ours_behind(self, attachment: Attachment) -> bool:
         """Whether the link of the host that the container is behind is ours, not a bridge of others."""
-        return network.bridge is None or self.is_ours(network.bridge)
+        return attachment.bridge is None or self.is_ours(attachment.bridge)
 
-    def is_gateway_of(self, network: Network) -> bool:
-        """Whether the host holds the container's gateway address: not on a bridge that is somebody else's."""
-        return bool(network.gateway) and self.is_ours_behind(network)
+    def is_gateway_of(self, attachment: Attachment) -> bool:
+        """Whether the host holds the link's gateway address: not on a bridge that is somebody else's."""
+        return bool(attachment.gateway) and self.is_ours_behind(attachment)
+
+    def attachments(self) -> list[Attachment]:
+        """All that are declared."""
+        return [attachment for network in self.declared.values() for attachment in network.attachments]
 
     def bridges(self) -> list[str]:
         """Our bridges that are declared."""
-        names = {network.bridge for network in self.declared.values() if network.bridge is not None}
+        names = {each.bridge for each in self.attachments() if each.bridge is not None}
         return sorted(name for name in names if self.is_ours(name))
 
     def routed_versions(self) -> set[int]:
@@ -151,28 +154,34 @@ class Survey:
         IPv6 only for those that ask to be reached or to reach out: forwarding changes what the host takes
         from routers.
         """
-        return {version for network in self.declared.values() for version in self._routed(network)}
+        return {
+            version
+            for network in self.declared.values()
+            for attachment in network.outward
+            for version in self._routed(network, attachment)
+        }
 
-    def _routed(self, network: Network) -> set[int]:
+    def _routed(self, network: Network, attachment: Attachment) -> set[int]:
         asks = network.nat or bool(network.publish)
-        by_default = self.is_gateway_of(network) and not network.internal
-        versions = {interface.version for interface in network.interfaces}
-        return {version for version in versions if asks or (version == 4 and by_default)}
+        versions = {interface.version for interface in attachment.interfaces}
+        return {version for version in versions if asks or (version == 4 and self.is_gateway_of(attachment))}
 
     def routed_links(self) -> dict[str, set[str]]:
         """The links of ours that the host forwards from and to, with the subnets behind each."""
         links: dict[str, set[str]] = {}
         for network in self.declared.values():
-            if self.is_ours_behind(network) and self._routed(network):
-                links.setdefault(network.uplink, set()).update(map(str, network.subnets))
+            for attachment in network.outward:
+                if self.is_ours_behind(attachment) and self._routed(network, attachment):
+                    links.setdefault(attachment.uplink, set()).update(map(str, attachment.subnets))
         return links
 
     def reaches_localhost(self, uplink: str) -> bool:
         """Whether ports published on the host's 127.0.0.1 lead to a container behind this link."""
         return any(
-            network.publish and self.is_gateway_of(network) and network.main_addresses[0].version == 4
+            attachment.uplink == uplink and address.version == 4 and self.is_gateway_of(attachment)
             for network in self.declared.values()
-            if network.uplink == uplink
+            if network.publish
+            for attachment, address in network.main_addresses
         )
 
     def require_firewall(self) -> None:
@@ -186,17 +195,8 @@ class Survey:
 
     def _refuse(self, network: Network) -> None:
         """Raises Failure for what this host already has or can't have."""
-        bridge = self.links.get(network.bridge or "")
-        if bridge is not None and bridge.kind != "bridge":
-            raise Failure(
-                f"bridge: {network.bridge!r} of {network.name} is a link of this host that is no bridge "
-                f"({bridge.kind or 'a device'}); it takes a bridge or a new name; nothing was changed."
-            )
-        if network.internal and not self.is_ours_behind(network):
-            raise Failure(
-                f"internal: {network.name} is behind {network.bridge}, a bridge that this collection did not "
-                "make and does not shut; it takes a bridge of its own; nothing was changed."
-            )
+        for attachment in network.attachments:
+            self._refuse_bridge(attachment)
         if any(interface.version == 6 for interface in network.interfaces) and not IPV6.exists():
             raise Failure(
                 f"address: {network.name} has an IPv6 address and the kernel of this host has no IPv6; "
@@ -210,11 +210,25 @@ class Survey:
                 f"name: {network.name!r} is a network namespace that this collection did not make; it takes "
                 f"another name, or the namespace gone (ip netns delete {network.name}); nothing was changed."
             )
-        if network.host_link in self.links:
+        for link in (attachment.host_link for attachment in network.attachments):
+            if link in self.links:
+                raise Failure(
+                    f"name: {network.name!r} has the link {link} on the host, which this collection "
+                    f"did not make; it takes another name, or that gone (ip link delete {link}); "
+                    "nothing was changed."
+                )
+
+    def _refuse_bridge(self, attachment: Attachment) -> None:
+        bridge = self.links.get(attachment.bridge or "")
+        if bridge is not None and bridge.kind != "bridge":
             raise Failure(
-                f"name: {network.name!r} has the link {network.host_link} on the host, which this collection "
-                f"did not make; it takes another name, or that gone (ip link delete {network.host_link}); "
-                "nothing was changed."
+                f"bridge: {attachment.bridge!r} of {attachment.owner} is a link of this host that is no "
+                f"bridge ({bridge.kind or 'a device'}); it takes a bridge or a new name; nothing was changed."
+            )
+        if attachment.internal and not self.is_ours_behind(attachment):
+            raise Failure(
+                f"internal: {attachment.owner} is behind {attachment.bridge}, a bridge that this collection "
+                "did not make and does not shut; it takes a bridge of its own; nothing was changed."
             )
 
     def _refuse_losing_routes(self, ip: Any) -> None:

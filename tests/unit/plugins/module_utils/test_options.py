@@ -243,3 +243,18 @@ def test_whatever_is_declared_has_a_normal_form_or_one_sentence(module, data):
     else:
         # As it is kept on the host, and compared with when it is read again.
         assert json.loads(json.dumps(normal)) == normal
+
+
+def test_options_within_an_option_are_read_in_the_same_way():
+    inner = Options((Option("to", required=True), Option("size", normalise=size)))
+    options = Options(
+        (Option("parts", "list", elements="dict", options=inner), Option("one", "dict", options=inner))
+    )
+    validator = ArgumentSpecValidator(options.argument_spec())
+    assert validator.validate({"parts": [{"size": "1K"}]}).error_messages
+    given = validator.validate(
+        {"parts": [{"to": "a", "size": "1K"}], "one": {"to": "b"}}
+    ).validated_parameters
+    assert options.normalise(given) == {"parts": [{"to": "a", "size": 1024}], "one": {"to": "b"}}
+    with pytest.raises(Failure, match=r"^parts: size: 'x' is not accepted, it takes a number of bytes"):
+        options.normalise({"parts": [{"to": "a", "size": "x"}]})

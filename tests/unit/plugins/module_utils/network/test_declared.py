@@ -16,7 +16,7 @@ from ansible_collections.bare.containers.plugins.module_utils.network.declared i
     refuse_conflicts,
     stable_mac,
 )
-from ansible_collections.bare.containers.plugins.module_utils.network.options import OPTIONS
+from ansible_collections.bare.containers.plugins.module_utils.network.options import INTERFACE, OPTIONS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,16 +32,16 @@ def network(name: str, **options: Any) -> Network:
 
 def test_the_gateway_is_the_first_host_of_the_first_subnet_of_each_family():
     web = network("web", address=["fd00::2/64", "10.200.0.2/24", "10.9.0.2/16"])
-    assert web.gateway == ("10.200.0.1", "fd00::1")
-    assert web.gateway_interfaces == ["10.200.0.1/24", "fd00::1/64"]
+    assert web.attachments[0].gateway == ("10.200.0.1", "fd00::1")
+    assert web.attachments[0].gateway_interfaces == ["10.200.0.1/24", "fd00::1/64"]
 
 
 def test_the_gateway_of_two_is_the_other_one():
-    assert network("web", address="10.0.0.5/31").gateway == ("10.0.0.4",)
+    assert network("web", address="10.0.0.5/31").attachments[0].gateway == ("10.0.0.4",)
 
 
 def test_a_single_address_has_no_gateway():
-    assert network("web", address=["10.0.0.5/32", "fd00::5/128"]).gateway == ()
+    assert network("web", address=["10.0.0.5/32", "fd00::5/128"]).attachments[0].gateway == ()
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_what_is_kept_is_plain_complete_and_resolves_to_the_same():
 @given(st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}", fullmatch=True))
 def test_every_name_has_a_link_and_two_addresses_of_its_own(name):
     web = network(name)
-    assert re.fullmatch(r"bare-[a-zA-Z0-9_.-]{1,10}", web.host_link)
-    assert web.host_link == host_link(name)
-    for mac in (web.mac_address, web.host_mac):
+    assert re.fullmatch(r"bare-[a-zA-Z0-9_.-]{1,10}", web.attachments[0].host_link)
+    assert web.attachments[0].host_link == host_link(name)
+    for mac in (web.attachments[0].mac_address, web.attachments[0].host_mac):
         assert re.fullmatch(r"02(:[0-9a-f]{2}){5}", mac)
-    assert web.mac_address != web.host_mac
+    assert web.attachments[0].mac_address != web.attachments[0].host_mac
 
 
 def test_addresses_made_of_names_never_change():
@@ -169,7 +169,8 @@ def test_a_subnet_is_behind_one_link(placed):
         networks.append(
             network(f"c{number}", bridge=bridge, address=address, gateway=str(block.network_address + 1))
         )
-    blocks = [(each.bridge, each.subnets[0]) for each in networks]
+    attachments = [each.attachments[0] for each in networks]
+    blocks = [(each.bridge, each.subnets[0]) for each in attachments]
     overlapping = any(
         one != other and here.overlaps(there)
         for position, (one, here) in enumerate(blocks)
@@ -185,3 +186,97 @@ def test_a_subnet_is_behind_one_link(placed):
     else:
         # The same subnet twice on one bridge has the same last host.
         assert not said or "is declared for" in said or "is the gateway of" in said
+
+
+SECOND = {"interface": "eth1", "bridge": "bare1", "address": ["10.2.0.2/24"]}
+
+
+def interface(**options: Any) -> dict[str, Any]:
+    return {**{option.name: option.default for option in INTERFACE.options}, **SECOND, **options}
+
+
+def test_further_links_have_names_and_addresses_of_their_own():
+    web = network("web", address="10.1.0.2/24", interfaces=[interface()])
+    first, second = web.attachments
+    assert (first.host_link, second.host_link) == ("bare-web", "bare-web-eth1")
+    assert len({first.mac_address, first.host_mac, second.mac_address, second.host_mac}) == 4
+    assert second.gateway == ("10.2.0.1",)
+    assert (first.default_route, second.default_route) == (True, False)
+    kept = json.loads(json.dumps(web.declaration()))
+    assert Network.read_kept("web", kept) == web
+    # What a container's links are called does not hang on the others.
+    assert (
+        network("web", interfaces=[interface(interface="eth2", address=[]), interface()]).attachments[2]
+        == second
+    )
+
+
+def test_ports_lead_to_the_first_address_of_each_family_on_whatever_link():
+    web = network("web", address="10.1.0.2/24", interfaces=[interface(address=["10.2.0.2/24", "fd00::2/64"])])
+    assert [(link.interface, str(address)) for link, address in web.main_addresses] == [
+        ("eth0", "10.1.0.2/24"),
+        ("eth1", "fd00::2/64"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"interfaces": [interface(interface="eth0")]}, "interfaces: eth0 is declared twice for web"),
+        ({"interfaces": [interface(), interface()]}, "interfaces: eth1 is declared twice for web"),
+        (
+            {"interfaces": [interface(address=["10.1.0.9/16"], gateway=["10.1.0.7"])]},
+            "address: the subnet 10.1.0.0/16 of eth1 of web overlaps with 10.1.0.0/24 of web; each link",
+        ),
+        (
+            {"interfaces": [interface(default_route=True)]},
+            "routes: a route to 0.0.0.0/0 is declared twice for web, .* or default_route: false",
+        ),
+        (
+            {"interfaces": [interface(gateway=["10.9.0.1"])]},
+            "gateway: '10.9.0.1' is outside the subnet of eth1 of web's",
+        ),
+        (
+            {"routes": [{"to": "10.7.0.0/16", "via": "10.9.0.1"}]},
+            "routes: .* via 10.9.0.1, which is in no subnet",
+        ),
+        ({"routes": [{"to": "10.7.0.0/16", "via": "10.1.0.2"}]}, "routes: .* is via its own address"),
+        ({"routes": [{"to": "10.1.0.0/24"}]}, "routes: .* is the one of its own address"),
+        (
+            {"routes": [{"to": "default", "via": "10.1.0.9"}]},
+            "routes: a route to 0.0.0.0/0 is declared twice",
+        ),
+        ({"routes": [{"to": "default"}]}, "routes: .* it takes the default destination with the address"),
+        ({"routes": [{"to": "fd00::/8", "via": "10.1.0.1"}]}, "routes: .* of the same family"),
+        ({"routes": [{"to": "10.7.0.1/16"}]}, "routes: to: '10.7.0.1/16' is not accepted"),
+        ({"routes": [{"to": "10.7.0.0/16", "metric": -1}]}, "routes: metric: -1 is not accepted"),
+    ],
+)
+def test_links_and_routes_that_contradict_each_other_are_refused(options, sentence):
+    with pytest.raises(Failure, match=f"^{sentence}.*; nothing was changed.$"):
+        network("web", address="10.1.0.2/24", **options)
+
+
+def test_a_further_link_and_a_container_can_t_have_one_name_on_the_host():
+    said = conflict(network("web", interfaces=[interface()]), network("web-eth1"))
+    assert said.startswith("name: 'web-eth1' and 'eth1 of web' would both have bare-web-eth1")
+
+
+def test_routes_that_say_the_same_are_the_same():
+    spellings = (
+        [{"to": "10.7.0.0/16", "via": "10.1.0.1"}, {"to": "::/0", "via": "fd00::1", "metric": 1024}],
+        [{"to": "10.7.0.0/16", "via": "10.1.0.1", "metric": 0}, {"to": "default", "via": "fd00:0::1"}],
+    )
+    options = {"address": ["10.1.0.2/24", "fd00::2/64"], "default_route": False}
+    one, other = (network("web", routes=routes, **options) for routes in spellings)
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"interfaces": 5}, {"interfaces": [5]}, {"interfaces": [{"interface": 5}]}, {"routes": [{"to": 5}]}],
+)
+def test_what_people_made_of_a_kept_declaration_is_told(damage):
+    kept = network("web", address="10.1.0.2/24", interfaces=[interface()]).declaration()
+    with pytest.raises(Failure, match="is no declaration of this collection"):
+        Network.read_kept("web", {**kept, **damage})

@@ -23,7 +23,8 @@ class Message(dict):
     """What pyroute2 decodes: fields, and attributes."""
 
     def __init__(self, attributes: dict[str, Any], **fields: Any) -> None:
-        super().__init__({"family": 2, "table": 254, "type": 1, "flags": 0, "dst_len": 0, **fields})
+        usual = {"family": 2, "table": 254, "type": 1, "proto": 3, "flags": 0, "dst_len": 0}
+        super().__init__({**usual, **fields})
         self.attributes = attributes
 
     def get_attr(self, name: str) -> Any:
@@ -49,8 +50,12 @@ class Session:
             "::/0 via fd00::1 dev eth0",
         ),
         (
-            Message({"RTA_DST": "fd00::", "RTA_OIF": 2, "RTA_PRIORITY": 256}, dst_len=64, family=10),
+            Message({"RTA_DST": "fd00::", "RTA_OIF": 2, "RTA_PRIORITY": 256}, dst_len=64, family=10, proto=2),
             "fd00::/64 dev eth0",
+        ),
+        (
+            Message({"RTA_DST": "fd00::", "RTA_OIF": 2, "RTA_PRIORITY": 256}, dst_len=64, family=10),
+            "fd00::/64 dev eth0 metric 256",
         ),
     ],
 )

@@ -1,0 +1,286 @@
+# Copyright: bare.containers contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""netns_veth on a real kernel: the kinds of links that a container can have, and what leads over them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.kernel.conftest import Machine
+from tests.kernel.test_network import BOOT, alike, converge, inside, refused, snapshot
+
+MANY = {
+    "name": "many",
+    "bridge": "bare0",
+    "address": ["10.210.0.2/24", "fd00:210::2/64"],
+    "nat": True,
+    "publish": ["8080:80"],
+    "routes": [
+        {"to": "198.51.100.0/24", "via": "10.210.0.3"},
+        {"to": "2001:db8:9::/48", "via": "fd00:210::3", "metric": 5},
+    ],
+    "interfaces": [
+        {
+            "interface": "eth1",
+            "bridge": "bare1",
+            "address": ["10.211.0.2/24", "fd00:211::2/64"],
+            "routes": [
+                {"to": "203.0.113.0/24", "metric": 7},
+                {"to": "2001:db8:8::/48"},
+                {"to": "default", "via": "10.211.0.1", "metric": 100},
+            ],
+        },
+        {"interface": "storage-network", "address": "10.212.0.2/24", "mtu": 9000},
+    ],
+}
+OTHER = {"name": "other", "bridge": "bare1", "address": ["10.211.0.3/24", "fd00:211::3/64"]}
+ALL = {"batch": [MANY, OTHER]}
+NOTHING = {"batch": [{"name": name, "state": "absent"} for name in ("many", "other")]}
+
+
+@pytest.fixture(scope="module")
+def declared(module_utils: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """One machine for all that ends as declared, and its snapshot."""
+    machine = Machine(module_utils)
+    converge(machine, ALL)
+    yield machine, snapshot(machine)
+    machine.end()
+
+
+def routed(machine: Any, name: str, destination: str) -> tuple[str, str | None]:
+    """The link and the router that the kernel takes for a destination, inside a container."""
+    route = json.loads(machine.run("ip", "-n", name, "-j", "route", "get", destination))[0]
+    return route["dev"], route.get("gateway")
+
+
+def ping(machine: Any, name: str, address: str) -> None:
+    machine.run(*inside(name), "busybox", "ping", "-c1", "-W5", address)
+
+
+def without(entry: Mapping[str, Any], interface: str) -> dict[str, Any]:
+    """The same without one of its further links."""
+    return {**entry, "interfaces": [each for each in entry["interfaces"] if each["interface"] != interface]}
+
+
+ECHO = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 9))
+print("ready", flush=True)
+connection, _peer = server.accept()
+while data := connection.recv(100):
+    connection.sendall(data)
+"""
+
+TALK = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 9), timeout=20)
+for line in sys.stdin:
+    connection.sendall(line.encode())
+    print(connection.recv(100).decode(), end="", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def connected(machine: Any, name: str, address: str) -> Iterator[Callable[[str], str]]:
+    """A TCP connection from the host to a container that stays, as what sends a word and gets it back."""
+    python = ("/usr/bin/python3", "-c")
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(machine.command(*inside(name), *python, ECHO, address), **pipes)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    client = subprocess.Popen(machine.command(*python, TALK, address), **pipes)
+
+    def say(word: str) -> str:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(f"{word}\n")
+        client.stdin.flush()
+        return str(client.stdout.readline()).strip()
+
+    try:
+        yield say
+    finally:
+        for process in (client, server):
+            process.kill()
+            process.communicate()
+
+
+class TestSeveralLinks:
+    def test_each_leads_where_it_is_declared_to(self, declared: tuple[Any, dict[str, Any]]) -> None:
+        machine = declared[0]
+        for gateway in ("10.210.0.1", "fd00:210::1", "10.211.0.1", "10.211.0.3", "fd00:211::3", "10.212.0.1"):
+            ping(machine, "many", gateway)
+        assert routed(machine, "many", "192.0.2.1") == ("eth0", "10.210.0.1")
+        assert routed(machine, "many", "198.51.100.7") == ("eth0", "10.210.0.3")
+        assert routed(machine, "many", "2001:db8:9::1") == ("eth0", "fd00:210::3")
+        assert routed(machine, "many", "203.0.113.7") == ("eth1", None)
+        assert routed(machine, "many", "2001:db8:8::1") == ("eth1", None)
+        assert routed(machine, "many", "10.212.0.9") == ("storage-network", None)
+
+    def test_their_links_on_the_host_have_names_of_their_own(
+        self, declared: tuple[Any, dict[str, Any]]
+    ) -> None:
+        machine = declared[0]
+        result = converge(machine, MANY)
+        names = [each["host_interface"] for each in result["interfaces"]]
+        assert names[:2] == ["bare-many", "bare-many-eth1"]
+        assert len(names[2]) == 15
+        links = {each["ifname"]: each for each in json.loads(machine.run("ip", "-j", "link"))}
+        inner = {each["ifname"]: each for each in json.loads(machine.run("ip", "-n", "many", "-j", "link"))}
+        for each in result["interfaces"]:
+            assert inner[each["interface"]]["link_index"] == links[each["host_interface"]]["ifindex"]
+            assert inner[each["interface"]]["address"] == each["mac_address"]
+        assert (
+            len({link["address"] for link in (*links.values(), *inner.values())})
+            == len(links) + len(inner) - 1
+        )
+        assert [links[name].get("master") for name in names] == ["bare0", "bare1", None]
+        assert [links[name]["mtu"] for name in names] == [1500, 1500, 9000]
+
+    def test_a_second_run_changes_and_writes_nothing(self, declared: tuple[Any, dict[str, Any]]) -> None:
+        machine = declared[0]
+        before = snapshot(machine)
+        result = converge(machine, ALL)
+        assert (result["changed"], result["commands"], result["diff"]) == (False, [], [])
+        assert snapshot(machine) == before
+
+    def test_one_comes_and_goes_and_the_others_connections_stay(
+        self, declared: tuple[Any, dict[str, Any]]
+    ) -> None:
+        machine = declared[0]
+        before = snapshot(machine)
+        less = {"batch": [without(MANY, "eth1"), OTHER]}
+        with (
+            connected(machine, "many", "10.210.0.2") as say,
+            connected(machine, "many", "10.212.0.2") as tell,
+        ):
+            assert (say("one"), tell("one")) == ("one", "one")
+            for target in (less, ALL):
+                foretold = converge(machine, target, check=True)
+                done = converge(machine, target)
+                assert foretold["changed"]
+                assert foretold["diff"] == done["diff"]
+                assert foretold["commands"] == done["commands"]
+                assert (say("two"), tell("two")) == ("two", "two")
+                links = [each["ifname"] for each in snapshot(machine)["many"]["links"]]
+                assert ("eth1" in links) is (target is ALL)
+        after = snapshot(machine)
+        assert alike(after) == alike(before)
+        kept = [
+            [each for each in state["many"]["links"] if each["ifname"] != "eth1"] for state in (before, after)
+        ]
+        assert kept[0] == kept[1]
+
+
+DRIFTS = {
+    "second link down": "ip -n many link set eth1 down",
+    "second link on the host down": "ip link set bare-many-eth1 down",
+    "second pair deleted": "ip link delete bare-many-eth1",
+    "second pair's links exchanged": """
+        ip link delete bare-many
+        ip link delete bare-many-eth1
+        ip link add bare-many type veth peer name eth1 netns many
+        ip link add bare-many-eth1 type veth peer name eth0 netns many
+    """,
+    "second link moved out": "ip -n many link set eth1 netns other name moved",
+    "out of its bridge": "ip link set bare-many-eth1 nomaster",
+    "in the other bridge": "ip link set bare-many-eth1 master bare0",
+    "second address removed": "ip -n many address delete 10.211.0.2/24 dev eth1",
+    "address of the first on the second": "ip -n many address add 10.210.0.9/24 dev eth1",
+    "mac of the second": "ip -n many link set eth1 address 02:00:00:00:00:99",
+    "mtu of the third": "ip -n many link set storage-network mtu 1400",
+    "route deleted": "ip -n many route delete 198.51.100.0/24",
+    "route via another": "ip -n many route replace 198.51.100.0/24 via 10.210.0.4",
+    "route over another link": "ip -n many route replace 198.51.100.0/24 via 10.211.0.3",
+    "ipv6 route deleted": "ip -n many -6 route delete 2001:db8:9::/48",
+    "ipv6 route with another metric": """
+        ip -n many -6 route delete 2001:db8:9::/48
+        ip -n many -6 route add 2001:db8:9::/48 via fd00:210::3 metric 256
+    """,
+    "route on the link deleted": "ip -n many route delete 203.0.113.0/24 metric 7",
+    "default route over the second": """
+        ip -n many route replace default via 10.211.0.1
+        ip -n many -6 route replace default via fd00:211::1
+    """,
+    "second default route deleted": "ip -n many route delete default metric 100",
+}
+
+
+@pytest.mark.parametrize("command", DRIFTS.values(), ids=DRIFTS.keys())
+def test_drift_is_reported_and_repaired(declared: tuple[Any, dict[str, Any]], command: str) -> None:
+    machine, before = declared
+    machine.shell(command)
+    drifted = snapshot(machine)
+    foretold = converge(machine, ALL, check=True)
+    assert foretold["changed"]
+    assert snapshot(machine) == drifted
+    repaired = converge(machine, ALL)
+    assert repaired["diff"] == foretold["diff"]
+    assert alike(snapshot(machine)) == alike(before)
+
+
+def test_commands_and_boot_scripts_alone_build_the_same_and_removal_leaves_nothing(
+    new_machine: Callable[[], Any],
+) -> None:
+    first, by_hand, rebooted = new_machine(), new_machine(), new_machine()
+    empty = snapshot(first)
+    result = converge(first, ALL)
+    by_hand.shell("\n".join(result["commands"]))
+    assert alike(snapshot(by_hand)) == alike(snapshot(first))
+    kept = first.shell("tar -C /var/lib -c bare-containers | base64")
+    rebooted.run("sh", "-c", "base64 -d | tar -C /var/lib -x", input=kept)
+    rebooted.shell(BOOT)
+    assert alike(snapshot(rebooted)) == alike(snapshot(first))
+    for machine in (by_hand, rebooted):
+        assert not converge(machine, ALL)["changed"]
+    converge(first, NOTHING)
+    assert snapshot(first) == empty
+
+
+def test_a_link_is_found_again_when_its_declaration_is_damaged(machine: Any) -> None:
+    """Both when it is declared anew with fewer links, and when it is to be absent."""
+    kept = "/var/lib/bare-containers/containers/many/network.json"
+    for target in ({"batch": [without(MANY, "eth1")]}, {"name": "many", "state": "absent"}):
+        converge(machine, MANY)
+        machine.shell(f"echo '{{' > {kept}")
+        converge(machine, target)
+        assert "bare-many-eth1" not in machine.run("ip", "link")
+    assert [each["ifname"] for each in json.loads(machine.run("ip", "-j", "link"))] == ["lo"]
+
+
+def test_no_default_route_at_all(machine: Any) -> None:
+    entry = {**MANY, "default_route": False, "interfaces": [], "nat": False, "publish": []}
+    converge(machine, entry)
+    assert not converge(machine, entry)["changed"]
+    for family in ("-4", "-6"):
+        assert machine.run("ip", family, "-n", "many", "route", "show", "default") == ""
+    assert routed(machine, "many", "198.51.100.7") == ("eth0", "10.210.0.3")
+    ping(machine, "many", "10.210.0.1")
+
+
+def test_the_default_route_over_the_second_link(machine: Any) -> None:
+    second = {"interface": "eth1", "bridge": "bare1", "address": "10.211.0.2/24", "default_route": True}
+    entry = {**MANY, "default_route": False, "interfaces": [second]}
+    converge(machine, MANY)
+    converge(machine, entry)
+    assert not converge(machine, entry)["changed"]
+    assert routed(machine, "many", "192.0.2.1") == ("eth1", "10.211.0.1")
+
+
+def test_what_can_not_be_is_one_sentence_and_nothing_changed(machine: Any) -> None:
+    before = snapshot(machine)
+    message = refused(machine, {**MANY, "default_route": True, "interfaces": [{"interface": "eth0"}]})
+    assert (
+        message
+        == "interfaces: eth0 is declared twice for many, each takes its own name; nothing was changed."
+    )
+    message = refused(machine, {"batch": [{"name": "many", "interfaces": [{"address": "10.0.0.2/24"}]}]})
+    assert "missing required arguments: interface" in message
+    assert snapshot(machine) == before
