@@ -57,6 +57,26 @@ options:
     description: The name of the link inside. This and the options up to O(mac_address) are about the container's first link.
     type: str
     default: eth0
+  kind:
+    description:
+      - What kind of link it is. V(veth) is a pair of links, one of them on the host, which forwards and filters what passes.
+      - V(macvlan) and V(ipvlan) put the container beside the host on O(parent), into the network that this is in; the first with
+        a MAC address of its own, the second with the parent's. The host neither forwards for it nor filters what it sends, and the
+        two don't reach each other over O(parent). O(bridge), O(internal), O(nat) and O(publish) are for V(veth) alone, and
+        O(gateway) is a router of that network.
+    type: str
+    choices: [veth, macvlan, ipvlan]
+    default: veth
+  parent:
+    description: The link of the host that is shared. It has to be there, and is no port of a bridge.
+    type: str
+  mode:
+    description:
+      - How it is shared, in the words of C(ip link). By default V(bridge) with O(kind=macvlan), where the containers on one parent
+        reach each other, and V(l2) with O(kind=ipvlan).
+      - With V(private) and V(vepa) they don't, unless a switch sends it back. With V(passthru) one container has the parent alone.
+    type: str
+    choices: [bridge, private, vepa, passthru, l2, l3, l3s]
   address:
     description:
       - Addresses of the link inside, each with its prefix length, such as V(10.200.0.2/24) or V(fd00:200::2/64).
@@ -118,7 +138,7 @@ options:
     default: 1500
   mac_address:
     description:
-      - The MAC address of the link inside.
+      - The MAC address of the link inside. One of O(kind=ipvlan) has its parent's.
       - By default derived from O(name), so that it is the same on every run and every host.
     type: str
   interfaces:
@@ -134,6 +154,18 @@ options:
         description: The name of the link inside.
         type: str
         required: true
+      kind:
+        description: As O(kind).
+        type: str
+        choices: [veth, macvlan, ipvlan]
+        default: veth
+      parent:
+        description: As O(parent).
+        type: str
+      mode:
+        description: As O(mode).
+        type: str
+        choices: [bridge, private, vepa, passthru, l2, l3, l3s]
       address:
         description: As O(address).
         type: list
@@ -309,6 +341,13 @@ EXAMPLES = r"""
           - {to: 198.51.100.0/24, via: 10.208.0.3}
           - {to: "2001:db8:9::/48", via: "fd00:208::3", metric: 50}
 
+- name: Beside the host, in the network that its link eno1 is in
+  bare.containers.netns_veth:
+    name: printer
+    kind: macvlan
+    parent: eno1
+    address: 192.0.2.40/24
+
 - name: No network any more
   bare.containers.netns_veth:
     name: lesson
@@ -327,12 +366,16 @@ interface:
   type: str
   sample: eth0
 host_interface:
-  description: The name of the link's end on the host.
+  description: The name of the link's end on the host, or none where the link shares one of the host's.
   returned: O(name) is given and O(state=present)
   type: str
   sample: bare-web
+parent:
+  description: The link of the host that it shares, or none.
+  returned: O(name) is given and O(state=present)
+  type: str
 mac_address:
-  description: The MAC address of the link inside.
+  description: The MAC address of the link inside, or none of its own.
   returned: O(name) is given and O(state=present)
   type: str
   sample: "02:50:38:d1:10:4e"
@@ -364,7 +407,11 @@ interfaces:
       returned: always
       type: str
     host_interface:
-      description: The name of the link's end on the host.
+      description: The name of the link's end on the host, or none.
+      returned: always
+      type: str
+    parent:
+      description: The link of the host that it shares, or none.
       returned: always
       type: str
     mac_address:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.conftest import Machine
-from tests.kernel.test_network import BOOT, alike, converge, inside, refused, snapshot
+from tests.kernel.test_network import BOOT, alike, ask, converge, inside, refused, serving, snapshot
 
 MANY = {
     "name": "many",
@@ -284,3 +284,154 @@ def test_what_can_not_be_is_one_sentence_and_nothing_changed(machine: Any) -> No
     message = refused(machine, {"batch": [{"name": "many", "interfaces": [{"address": "10.0.0.2/24"}]}]})
     assert "missing required arguments: interface" in message
     assert snapshot(machine) == before
+
+
+BESIDE = {
+    "name": "beside",
+    "kind": "macvlan",
+    "parent": "wan",
+    "address": ["192.0.2.10/24", "2001:db8::10/64"],
+    "gateway": ["192.0.2.1", "2001:db8::1"],
+}
+BOTH = {
+    "name": "both",
+    "bridge": "bare0",
+    "address": "10.213.0.2/24",
+    "interfaces": [{"interface": "lan", "kind": "macvlan", "parent": "wan", "address": "192.0.2.11/24"}],
+}
+SHARING = {"batch": [BESIDE, BOTH]}
+WAN = "ip link add wan type veth peer name {peer}; ip link set wan up"
+
+
+@pytest.fixture(scope="module")
+def sharing(module_utils: Any) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+    """A machine with containers on its link wan, another machine at the link's other end, and a snapshot."""
+    machine, other = Machine(module_utils), Machine(module_utils)
+    machine.shell(WAN.format(peer=f"eth0 netns {other.pid}"))
+    other.shell("""
+        ip address add 192.0.2.1/24 dev eth0
+        ip address add 2001:db8::1/64 dev eth0 nodad
+        ip link set eth0 up
+    """)
+    converge(machine, SHARING)
+    yield machine, other, snapshot(machine)
+    machine.end()
+    other.end()
+
+
+class TestSharedLink:
+    def test_the_container_is_beside_the_host(self, sharing: tuple[Any, Any, dict[str, Any]]) -> None:
+        machine, other, _before = sharing
+        with serving(other):
+            for name, address in (("beside", "192.0.2.10"), ("both", "192.0.2.11")):
+                assert ask(machine, *inside(name), address="192.0.2.1", port=80) == address
+        with serving(machine, *inside("beside"), address="::"):
+            assert ask(other, address="192.0.2.10", port=80) == "::ffff:192.0.2.1"
+            assert ask(other, address="2001:db8::10", port=80) == "2001:db8::1"
+        ping(machine, "beside", "192.0.2.11")
+        assert routed(machine, "both", "198.51.100.1") == ("eth0", "10.213.0.1")
+
+    def test_a_second_run_changes_and_writes_nothing(self, sharing: tuple[Any, Any, dict[str, Any]]) -> None:
+        machine = sharing[0]
+        result = converge(machine, SHARING)
+        assert (result["changed"], result["commands"], result["diff"]) == (False, [], [])
+        assert snapshot(machine) == sharing[2]
+        beside = result["containers"]["beside"]
+        assert (beside["host_interface"], beside["parent"]) == (None, "wan")
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "ip -n beside link set eth0 type macvlan mode private",
+            "ip -n beside link set eth0 down",
+            "ip -n beside link set eth0 address 02:00:00:00:00:99",
+            "ip -n beside route delete default",
+            "ip -n beside link delete eth0; ip link add eth0 netns beside type veth peer name bare-beside",
+            "ip -n both link delete lan; ip link add link bare0 name lan netns both type macvlan mode bridge",
+            "ip netns delete beside",
+        ],
+    )
+    def test_drift_is_reported_and_repaired(
+        self, sharing: tuple[Any, Any, dict[str, Any]], command: str
+    ) -> None:
+        machine, _other, before = sharing
+        machine.shell(command)
+        drifted = snapshot(machine)
+        foretold = converge(machine, SHARING, check=True)
+        assert foretold["changed"]
+        assert snapshot(machine) == drifted
+        repaired = converge(machine, SHARING)
+        assert repaired["diff"] == foretold["diff"]
+        assert alike(snapshot(machine)) == alike(before)
+
+    def test_changed_declaration_and_back(self, sharing: tuple[Any, Any, dict[str, Any]]) -> None:
+        machine, _other, before = sharing
+        pair = {"name": "beside", "address": "10.214.0.2/24"}
+        for changed in ({**BESIDE, "mode": "private"}, {**BESIDE, "mtu": 1400}, pair):
+            assert converge(machine, changed)["changed"]
+            link = json.loads(machine.run("ip", "-n", "beside", "-d", "-j", "link", "show", "eth0"))[0]
+            assert link["mtu"] == changed.get("mtu", 1500)
+            assert link["linkinfo"]["info_kind"] == changed.get("kind", "veth")
+            assert link["linkinfo"].get("info_data", {}).get("mode") == (
+                changed.get("mode", "bridge") if changed is not pair else None
+            )
+            assert not converge(machine, changed)["changed"]
+            converge(machine, BESIDE)
+        assert alike(snapshot(machine)) == alike(before)
+
+    def test_commands_and_boot_scripts_alone_build_the_same_and_removal_leaves_nothing(
+        self, new_machine: Callable[[], Any]
+    ) -> None:
+        first, by_hand, rebooted = new_machine(), new_machine(), new_machine()
+        for machine in (first, by_hand, rebooted):
+            machine.shell(WAN.format(peer="other") + " address 02:00:00:00:00:02")
+        empty = snapshot(first)
+        by_hand.shell("\n".join(converge(first, SHARING)["commands"]))
+        kept = first.shell("tar -C /var/lib -c bare-containers | base64")
+        rebooted.run("sh", "-c", "base64 -d | tar -C /var/lib -x", input=kept)
+        rebooted.shell(BOOT)
+        for machine in (by_hand, rebooted):
+            assert not converge(machine, SHARING)["changed"]
+            assert machine.run("ip", "-n", "beside", "-br", "address") == first.run(
+                "ip", "-n", "beside", "-br", "address"
+            )
+        converge(first, {"batch": [{"name": name, "state": "absent"} for name in ("beside", "both")]})
+        assert snapshot(first) == empty
+
+    def test_a_parent_that_is_not_there_or_not_free_is_told_and_concerns_no_other(self, machine: Any) -> None:
+        machine.shell(WAN.format(peer="other"))
+        converge(machine, SHARING)
+        machine.shell("ip link delete wan")
+        result = machine.module("netns_veth", {"batch": [BESIDE, {**BOTH, "interfaces": []}]})
+        assert result["msg"] == (
+            "beside: parent: 'wan' of beside is no link of this host; it takes one that is there; the "
+            "network of the container was left as it was."
+        )
+        assert not result["containers"]["both"]["failed"]
+        machine.shell(WAN.format(peer="other") + "; ip link set wan mtu 1400")
+        assert "has an MTU of 1400, which mtu takes at most, not 1500" in refused(machine, BESIDE)
+        machine.shell("ip link set wan mtu 1500 master bare0")
+        assert "is a port of another link" in refused(machine, BESIDE)
+        machine.shell("ip link set wan nomaster")
+        assert converge(machine, SHARING)["changed"]
+        assert not converge(machine, SHARING)["changed"]
+
+    def test_ipvlan_or_one_sentence_that_the_kernel_has_none(self, machine: Any) -> None:
+        machine.shell(
+            WAN.format(peer="other") + "; ip link set other up; ip address add 192.0.2.1/24 dev other"
+        )
+        entry = {**BESIDE, "kind": "ipvlan", "mode": "l2"}
+        if "ipvlan" in machine.shell("ip link add link wan name x type ipvlan mode l2 && echo ipvlan || :"):
+            machine.shell("ip link delete x")
+            converge(machine, entry)
+            assert not converge(machine, entry)["changed"]
+            ping(machine, "beside", "192.0.2.1")
+            converge(machine, {**entry, "mode": "l3"})
+            link = json.loads(machine.run("ip", "-n", "beside", "-d", "-j", "link", "show", "eth0"))[0]
+            assert link["linkinfo"]["info_data"]["mode"] == "l3"
+        else:
+            assert "kind: 'ipvlan' of beside is no kind of link that the kernel of this host has" in refused(
+                machine, entry
+            )
+        converge(machine, {"name": "beside", "state": "absent"})
+        assert machine.run("ls", "/var/lib") == ""

@@ -774,6 +774,7 @@ def _examples() -> list[dict[str, Any]]:
 
 
 def test_examples_run(machine: Any, python: str) -> None:
+    machine.shell("ip link add eno1 type veth peer name other")
     examples = _examples()
     assert examples
     for arguments in examples:

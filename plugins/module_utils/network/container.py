@@ -8,8 +8,10 @@ All of the namespace is the container's, so what is in there and not declared is
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +33,7 @@ from .link import (
     outer_settings,
     read_settings,
 )
-from .options import LINK_PREFIX
+from .options import LINK_PREFIX, MODES
 from .script import TextFile, digest, script
 from .survey import Survey
 
@@ -94,7 +96,7 @@ class ContainerNetwork:
         was kept, by what they lead to."""
         kept = self._survey.kept.get(self.name)
         attachments = [each for network in (kept, self._network) if network for each in network.attachments]
-        names = {host_link(self.name), *(attachment.host_link for attachment in attachments)}
+        names = {host_link(self.name), *(each.host_link for each in attachments if each.is_veth)}
         number = self._survey.numbers.get(self.name)
         if kept is None and self.name in self._survey.ours and number is not None:
             links = self._survey.links.values()
@@ -118,16 +120,28 @@ class ContainerNetwork:
     def _show_inside(self, link: netlink.Link, addresses: list[str]) -> dict[str, Any]:
         if link.name == "lo":
             return {"up": link.up, "addresses": addresses}
-        here = (link.index, self._survey.numbers.get(self.name))
-        ours = [self._survey.links[name] for name in self._host_names()]
         return {
-            "peer": next((each.name for each in ours if (each.peer, each.peer_namespace) == here), None),
+            **self._show_identity(link),
             "up": link.up,
-            "mac": link.mac,
+            **({} if link.kind == "ipvlan" else {"mac": link.mac}),
             "mtu": link.mtu,
             "addresses": addresses,
             **read_settings(link.name, [ACCEPT_RA]),
         }
+
+    def _show_identity(self, link: netlink.Link) -> dict[str, Any]:
+        """What can't be changed of a link: a pair's other end, or what it shares and how."""
+        if link.kind in MODES:
+            elsewhere = link.peer_namespace is not None
+            parents = (each.name for each in self._survey.links.values() if each.index == link.peer)
+            return {
+                "kind": link.kind,
+                "parent": next(parents, None) if elsewhere else None,
+                "mode": link.mode,
+            }
+        here = (link.index, self._survey.numbers.get(self.name))
+        ours = [self._survey.links[name] for name in self._host_names()]
+        return {"peer": next((each.name for each in ours if (each.peer, each.peer_namespace) == here), None)}
 
     def _read_host_links(self, inside: Mapping[str, Any]) -> dict[str, Any]:
         names = {each.index: each.name for each in self._survey.links.values()}
@@ -153,12 +167,30 @@ class ContainerNetwork:
         network = self._network
         if network is None:
             return actual if actual["declared"] is None else _ABSENT
+        self._refuse_parents(network)
         kernel = self._expected_in_kernel(network)
         return {
             "declared": network.declaration(),
             **kernel,
             "boot_script": digest(self._rebuilding(network, kernel)),
         }
+
+    def _refuse_parents(self, network: Network) -> None:
+        """Raises Failure where a link that this container is to share is not there, or not to be had."""
+        for attachment in (each for each in network.attachments if not each.is_veth):
+            parent = self._survey.links.get(attachment.parent or "")
+            wrong = None
+            if parent is None:
+                wrong = "is no link of this host; it takes one that is there"
+            elif parent.master is not None:
+                wrong = "is a port of another link; it takes that one, or one that is free"
+            elif parent.mtu < attachment.mtu:
+                wrong = f"has an MTU of {parent.mtu}, which mtu takes at most, not {attachment.mtu}"
+            if wrong:
+                raise Failure(
+                    f"parent: {attachment.parent!r} of {attachment.owner} {wrong}; the network of the "
+                    "container was left as it was."
+                )
 
     def _rebuilding(self, network: Network, expected: State) -> list[str]:
         """The lines of the script for the boot; a namespace that is there is left alone."""
@@ -176,6 +208,7 @@ class ContainerNetwork:
             "host_links": {
                 each.host_link: self._expected_host_link(network, each)
                 for each in sorted(attachments, key=lambda each: each.host_link)
+                if each.is_veth
             },
             "links": dict(
                 sorted(
@@ -255,8 +288,14 @@ class ContainerNetwork:
         expected: State,
     ) -> list[Step]:
         name, interface = attachment.host_link, attachment.interface
+        wanted_inside = expected["links"][interface]
         steps = []
         host_link, link = host_links.get(name), links.get(interface)
+        if not attachment.is_veth:
+            if link is None:
+                steps.append(self._add_shared(attachment))
+                link = {"mac": attachment.mac_address, "mtu": attachment.mtu, "addresses": []}
+            return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
         if host_link is None or link is None:
             steps.append(self._add_pair(attachment))
             new = {"mtu": attachment.mtu, "addresses": []}
@@ -271,13 +310,11 @@ class ContainerNetwork:
         guard = self._survey.require_firewall
         wanted = expected["host_links"][name]
         steps += link_steps(self._host, f"host_links.{name}", name, host_link, wanted, guard)
-        return steps + link_steps(
-            self._inside, f"links.{interface}", interface, link, expected["links"][interface]
-        )
+        return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
 
     def _clear(self, actual: State, expected: State) -> tuple[list[Step], dict[str, Any], dict[str, Any]]:
-        """Removes undeclared routes and links, and pairs that do not hold together; returns also what is
-        left: our links on the host, and those inside."""
+        """Removes undeclared routes and links, pairs that do not hold together, and what is shared otherwise
+        than declared; returns also what is left: our links on the host, and those inside."""
         steps = [
             self._inside.delete_route("routes", route)
             for route in actual["routes"]
@@ -293,7 +330,12 @@ class ContainerNetwork:
             for name in actual["host_links"]
             if name not in paired
         ]
-        kept = {"lo", *(link["peer"] for link in paired.values())}
+        shared = {
+            name
+            for name, link in actual["links"].items()
+            if "kind" in link and _identity(link) == _identity(expected["links"].get(name, {}))
+        }
+        kept = {"lo", *shared, *(link["peer"] for link in paired.values())}
         # Of a pair of ours, the end inside has gone with the other one.
         steps += [
             self._inside.delete_link(f"links.{name}", name)
@@ -306,7 +348,7 @@ class ContainerNetwork:
         """Both ends at once, the inner one in the namespace from the start (veth(4))."""
         words = ["link", "add", attachment.host_link, "address", attachment.host_mac]
         words += ["mtu", str(attachment.mtu), "type", "veth", "peer", "name", attachment.interface]
-        words += ["address", attachment.mac_address, "mtu", str(attachment.mtu), "netns", self.name]
+        words += ["address", str(attachment.mac_address), "mtu", str(attachment.mtu), "netns", self.name]
 
         def request(ip: Any) -> None:
             descriptor = kernel_namespace.open_file(self._path)
@@ -328,6 +370,39 @@ class ContainerNetwork:
                 os.close(descriptor)
 
         return self._host.request(f"host_links.{attachment.host_link}", words, request)
+
+    def _add_shared(self, attachment: Attachment) -> Step:
+        """A link of its own over one of the host's, in the namespace from the start (ip-link(8))."""
+        kind, mode, parent = attachment.kind, str(attachment.mode), str(attachment.parent)
+        mac = attachment.mac_address
+        words = ["link", "add", "link", parent, "name", attachment.interface]
+        words += ["address", mac] if mac else []
+        words += ["mtu", str(attachment.mtu), "netns", self.name, "type", kind, "mode", mode]
+
+        def request(ip: Any) -> None:
+            descriptor = kernel_namespace.open_file(self._path)
+            try:
+                ip.link(
+                    "add",
+                    ifname=attachment.interface,
+                    kind=kind,
+                    link=socket.if_nametoindex(parent),
+                    mtu=attachment.mtu,
+                    net_ns_fd=descriptor,
+                    **({"address": mac} if mac else {}),
+                    **netlink.mode_argument(kind, mode),
+                )
+            except Exception as error:
+                if getattr(error, "code", None) == errno.EOPNOTSUPP:
+                    raise Failure(
+                        f"kind: {kind!r} of {attachment.owner} is no kind of link that the kernel of this "
+                        "host has; it takes another; the link was not made."
+                    ) from None
+                raise
+            finally:
+                os.close(descriptor)
+
+        return self._host.request(f"links.{attachment.interface}", words, request)
 
     def _route_steps(
         self, attachment: Attachment, now: Sequence[str], link: State | None, before: Sequence[Step]
@@ -357,7 +432,8 @@ class ContainerNetwork:
 def _facts(attachment: Attachment) -> dict[str, Any]:
     return {
         "interface": attachment.interface,
-        "host_interface": attachment.host_link,
+        "host_interface": attachment.host_link if attachment.is_veth else None,
+        "parent": attachment.parent,
         "mac_address": attachment.mac_address,
         "address": list(attachment.address),
         "gateway": [] if attachment.internal else list(attachment.gateway),
@@ -366,14 +442,19 @@ def _facts(attachment: Attachment) -> dict[str, Any]:
 
 
 def _expected_inside(attachment: Attachment) -> dict[str, Any]:
+    identity = {"kind": attachment.kind, "parent": attachment.parent, "mode": attachment.mode}
     return {
-        "peer": attachment.host_link,
+        **({"peer": attachment.host_link} if attachment.is_veth else identity),
         "up": True,
-        "mac": attachment.mac_address,
+        **({"mac": attachment.mac_address} if attachment.mac_address else {}),
         "mtu": attachment.mtu,
         "addresses": sorted(attachment.address),
         **inner_settings(),
     }
+
+
+def _identity(link: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(link.get(key) for key in ("kind", "parent", "mode"))
 
 
 def _further_routes(attachment: Attachment) -> list[str]:

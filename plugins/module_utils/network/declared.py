@@ -13,7 +13,7 @@ from typing import Any
 
 from ..converge import Failure
 from ..options import Option, Options
-from .options import LINK_PREFIX, OPTIONS, Published, split_published
+from .options import LINK_PREFIX, MODES, OPTIONS, VETH, Published, split_published
 
 NETNS = "/run/netns"
 """Where ip-netns(8) has its names."""
@@ -23,11 +23,15 @@ NETNS = "/run/netns"
 class Attachment:
     """One link of a container, and what it leads to. ``address`` is ``ADDRESS/LENGTH`` each, with what was
     allocated from ``subnet``; ``gateway`` at most one of each family, ``routes`` in the options' normal form.
+    ``parent`` and ``mode`` are None of a veth, ``mac_address`` of an ipvlan, which has its parent's.
     ``label`` is what its names and addresses are derived from, ``owner`` how it is called before people."""
 
     label: str
     owner: str
     interface: str
+    kind: str
+    parent: str | None
+    mode: str | None
     address: tuple[str, ...]
     subnet: tuple[str, ...]
     gateway: tuple[str, ...]
@@ -35,7 +39,7 @@ class Attachment:
     routes: tuple[Mapping[str, Any], ...]
     bridge: str | None
     mtu: int
-    mac_address: str
+    mac_address: str | None
     isolate: bool
     internal: bool
 
@@ -46,6 +50,9 @@ class Attachment:
             label=label,
             owner=owner,
             interface=entry["interface"],
+            kind=entry["kind"],
+            parent=entry.get("parent"),
+            mode=entry.get("mode", next(iter(MODES.get(entry["kind"], ())), None)),
             address=tuple(entry["address"]),
             subnet=tuple(entry["subnet"]),
             gateway=tuple(entry["gateway"] or _first_hosts(entry["address"])),
@@ -53,7 +60,8 @@ class Attachment:
             routes=tuple(entry["routes"]),
             bridge=entry.get("bridge"),
             mtu=entry["mtu"],
-            mac_address=entry.get("mac_address") or stable_mac(label),
+            mac_address=entry.get("mac_address")
+            or (None if entry["kind"] == "ipvlan" else stable_mac(label)),
             isolate=entry["isolate"],
             internal=entry["internal"],
         )
@@ -65,6 +73,11 @@ class Attachment:
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         del values["label"], values["owner"]
         return dict(sorted(values.items()))
+
+    @property
+    def is_veth(self) -> bool:
+        """Whether the link has an end on the host, which forwards for it and filters what passes."""
+        return self.kind == VETH
 
     @property
     def host_link(self) -> str:
@@ -175,8 +188,10 @@ class Network:
 
     @property
     def outward(self) -> list[Attachment]:
-        """The links over which others than its neighbours can be reached, and reach it."""
-        return [attachment for attachment in self.attachments if not attachment.internal]
+        """The links that the host forwards for, to others than its neighbours."""
+        return [
+            attachment for attachment in self.attachments if attachment.is_veth and not attachment.internal
+        ]
 
     @property
     def main_addresses(self) -> list[tuple[Attachment, Any]]:
@@ -254,6 +269,7 @@ def first_host(subnet: Any) -> str:
 def _check_attachment(attachment: Attachment) -> None:
     """Raises Failure where the options of a link contradict each other."""
     owner = attachment.owner
+    _check_kind(attachment)
     for gateway in map(ipaddress.ip_address, attachment.gateway):
         if any(gateway == interface.ip for interface in attachment.interfaces):
             raise Failure(
@@ -272,6 +288,30 @@ def _check_attachment(attachment: Attachment) -> None:
         )
     for route in attachment.routes:
         _check_route(attachment, route)
+
+
+def _check_kind(attachment: Attachment) -> None:
+    """Raises Failure for what a link of its kind does not have, or lacks."""
+    kind, owner = attachment.kind, attachment.owner
+    foreign = {VETH: ("parent", "mode"), "ipvlan": ("bridge", "internal", "mac_address")}
+    for option in foreign.get(kind, ("bridge", "internal")):
+        if getattr(attachment, option) not in (None, False):
+            raise Failure(
+                f"{option}: {getattr(attachment, option)!r} is declared for {owner}, whose link is of kind "
+                f"{kind} and has none; it takes another kind; nothing was changed."
+            )
+    if attachment.is_veth:
+        return
+    if attachment.parent is None:
+        raise Failure(
+            f"parent: {owner} has none, and its link of kind {kind} takes a link of the host; nothing was "
+            "changed."
+        )
+    if attachment.mode not in MODES[kind]:
+        raise Failure(
+            f"mode: {attachment.mode!r} of {owner} is none of {kind}, which takes {', '.join(MODES[kind])}; "
+            "nothing was changed."
+        )
 
 
 def _check_route(attachment: Attachment, route: Mapping[str, Any]) -> None:
@@ -300,14 +340,18 @@ def _check(network: Network) -> None:
     routes = [f"a route to {to}" for each in network.attachments for to in _destinations(each)]
     _refuse_twice("routes", network, routes, "it takes one, or another metric, or default_route: false")
     _refuse_one_subnet_twice(network)
-    versions = {interface.version for interface in network.interfaces}
+    versions = {interface.version for each in network.outward for interface in each.interfaces}
     for option in ("nat", "publish"):
-        if getattr(network, option) and not versions:
+        if getattr(network, option) and not network.interfaces:
             raise Failure(f"{option}: {network.name} has no address, it takes one; nothing was changed.")
-        if getattr(network, option) and not any(each.interfaces for each in network.outward):
+        if getattr(network, option) and not versions:
+            internal = any(each.internal for each in network.attachments)
             raise Failure(
                 f"internal: {network.name} asks for {option} too, which leads out of an internal network; it "
                 "takes one of the two; nothing was changed."
+                if internal
+                else f"{option}: {network.name} has no link of kind {VETH}, and for others the host does not "
+                "forward; it takes one; nothing was changed."
             )
     for published in network.publish:
         on = split_published(published).on
@@ -354,12 +398,14 @@ def _refuse_one_subnet_twice(network: Network) -> None:
 def refuse_conflicts(networks: Sequence[Network]) -> None:
     """Raises Failure for the first two networks that can't be on one host together."""
     attachments = [attachment for network in networks for attachment in network.attachments]
-    _refuse_same_link(attachments)
+    pairs = [attachment for attachment in attachments if attachment.is_veth]
+    _refuse_same_link(pairs)
     _refuse_same_address(attachments)
     _refuse_same_port(networks)
-    _refuse_two_gateways(attachments)
-    _refuse_overlap(attachments)
-    _refuse_two_kinds(attachments)
+    _refuse_two_gateways(pairs)
+    _refuse_overlap(pairs)
+    _refuse_two_kinds(pairs)
+    _refuse_same_parent([attachment for attachment in attachments if not attachment.is_veth])
 
 
 def _refuse_same_link(attachments: Sequence[Attachment]) -> None:
@@ -460,3 +506,17 @@ def _refuse_two_kinds(attachments: Sequence[Attachment]) -> None:
                     f"{option}: {values[0]} of {attachment.owner} and {values[1]} of {other.owner} are of "
                     f"the same bridge {attachment.uplink}, which takes one for all; nothing was changed."
                 )
+
+
+def _refuse_same_parent(attachments: Sequence[Attachment]) -> None:
+    """A link is shared in one way (net/core/dev.c, netdev_rx_handler_register()), and wholly given to one."""
+    taken: dict[str | None, Attachment] = {}
+    for attachment in attachments:
+        other = taken.setdefault(attachment.parent, attachment)
+        alone = "passthru" in (attachment.mode, other.mode) and other is not attachment
+        if attachment.kind != other.kind or alone:
+            raise Failure(
+                f"parent: {attachment.parent!r} of {attachment.owner} ({attachment.kind}, {attachment.mode}) "
+                f"can't be that of {other.owner} ({other.kind}, {other.mode}) too; it takes another link, or "
+                "the same kind, not passthru; nothing was changed."
+            )

@@ -204,6 +204,10 @@ def new_settings() -> dict[str, str]:
     return read_settings("default", [ROUTE_LOCALNET])
 
 
+_NOT_SET = ("addresses", "peer", "kind", "parent", "mode")
+"""What a link is made with, and its addresses, which are set in steps of their own."""
+
+
 def link_steps(
     place: Place,
     changes: str,
@@ -225,7 +229,7 @@ def link_steps(
     steps = {
         key: place.set_link(changes, link, key, value)
         for key, value in wanted.items()
-        if key not in ("addresses", "peer") and now.get(key) != value
+        if key not in _NOT_SET and now.get(key) != value
     }
     if ROUTE_LOCALNET in steps and wanted[ROUTE_LOCALNET] == "1":
         steps[ROUTE_LOCALNET] = _after(before_localnet, steps[ROUTE_LOCALNET])

@@ -34,9 +34,10 @@ _IP6_PRIO_USER = 1024
 
 @dataclass(frozen=True)
 class Link:
-    """A network interface. ``peer`` is the index of a veth's other end, in the namespace ``peer_namespace``
-    as our
-    side numbers it (ip-netns(8), "set"); both are None where the other end is here too, or there is none."""
+    """A network interface. ``peer`` is the index of a veth's other end, or of the link that a macvlan or
+    ipvlan shares, in the namespace ``peer_namespace`` as our side numbers it (ip-netns(8), "set"), which is
+    None where that is here too; both are None where there is none. ``mode`` is how it shares, in ip-link(8)'s
+    words."""
 
     name: str
     index: int
@@ -49,6 +50,7 @@ class Link:
     peer_namespace: int | None
     stp: bool
     hairpin: bool
+    mode: str | None
 
 
 @contextlib.contextmanager
@@ -102,7 +104,26 @@ def _link(message: Any) -> Link:
         peer_namespace=message.get_attr("IFLA_LINK_NETNSID"),
         stp=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_STP_STATE")),
         hairpin=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_MODE")),
+        mode=_mode(message),
     )
+
+
+IPVLAN_MODES = ("l2", "l3", "l3s")
+"""In the order of their numbers (linux/if_link.h, enum ipvlan_mode)."""
+
+
+def _mode(message: Any) -> str | None:
+    kind = message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    if kind == "macvlan":
+        return str(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_MACVLAN_MODE"))
+    if kind == "ipvlan":
+        return IPVLAN_MODES[message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_IPVLAN_MODE")]
+    return None
+
+
+def mode_argument(kind: str, mode: str) -> dict[str, Any]:
+    """pyroute2's argument for the mode of a new link of this kind."""
+    return {"ipvlan_mode": IPVLAN_MODES.index(mode)} if kind == "ipvlan" else {"macvlan_mode": mode}
 
 
 def addresses(ip: Any) -> dict[int, list[str]]:

@@ -16,6 +16,10 @@ from ..options import Option, Options
 LINK_PREFIX = "bare-"
 """What the host's end of every container's link begins with; no bridge may."""
 
+VETH = "veth"
+MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
+"""What a link that shares one of the host's does with it, by its kind (ip-link(8)); the first by default."""
+
 _LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _RESERVED_LINKS = ("lo", "all", "default")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -299,6 +303,9 @@ def _of_link(interface: Option, *, default_route: bool) -> tuple[Option, ...]:
     """The options of one link, of which a container may have several."""
     return (
         interface,
+        Option("kind", default=VETH, choices=(VETH, *MODES)),
+        Option("parent", normalise=link_name),
+        Option("mode", choices=tuple(mode for modes in MODES.values() for mode in modes)),
         Option("address", **_strings(normalise=addresses)),
         Option("subnet", **_strings(normalise=subnets)),
         Option("gateway", **_strings(normalise=gateways)),

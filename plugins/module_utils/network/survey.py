@@ -133,7 +133,7 @@ class Survey:
 
     def is_ours_behind(self, attachment: Attachment) -> bool:
         """Whether the link of the host that the container is behind is ours, not a bridge of others."""
-        return attachment.bridge is None or self.is_ours(attachment.bridge)
+        return attachment.is_veth and (attachment.bridge is None or self.is_ours(attachment.bridge))
 
     def is_gateway_of(self, attachment: Attachment) -> bool:
         """Whether the host holds the link's gateway address: not on a bridge that is somebody else's."""
@@ -210,7 +210,7 @@ class Survey:
                 f"name: {network.name!r} is a network namespace that this collection did not make; it takes "
                 f"another name, or the namespace gone (ip netns delete {network.name}); nothing was changed."
             )
-        for link in (attachment.host_link for attachment in network.attachments):
+        for link in (attachment.host_link for attachment in network.attachments if attachment.is_veth):
             if link in self.links:
                 raise Failure(
                     f"name: {network.name!r} has the link {link} on the host, which this collection "

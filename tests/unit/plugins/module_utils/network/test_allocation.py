@@ -92,6 +92,7 @@ def test_every_link_gets_its_own_and_keeps_it_whatever_becomes_of_the_others():
                 "default_route": False,
                 "isolate": True,
                 "internal": False,
+                "kind": "veth",
             }
             for subnet in subnets
         ]

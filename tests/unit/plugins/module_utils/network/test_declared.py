@@ -280,3 +280,48 @@ def test_what_people_made_of_a_kept_declaration_is_told(damage):
     kept = network("web", address="10.1.0.2/24", interfaces=[interface()]).declaration()
     with pytest.raises(Failure, match="is no declaration of this collection"):
         Network.read_kept("web", {**kept, **damage})
+
+
+SHARED = {"address": "10.9.0.2/24", "kind": "macvlan", "parent": "wan"}
+
+
+def test_a_link_that_shares_one_of_the_host_has_a_mode_and_nothing_on_the_host():
+    macvlan = network("web", **SHARED).attachments[0]
+    assert (macvlan.mode, macvlan.mac_address) == ("bridge", stable_mac("web"))
+    ipvlan = network("web", **{**SHARED, "kind": "ipvlan", "mode": "l3s"}).attachments[0]
+    assert (ipvlan.mode, ipvlan.mac_address) == ("l3s", None)
+    # The same network on both sides of the host is nobody's conflict but that of addresses.
+    refuse_conflicts([network("web", **SHARED), network("db", address="10.9.0.3/24", bridge="bare0")])
+    both = network("web", **SHARED, interfaces=[interface()], publish=["80:80"])
+    assert [address for _link, address in both.main_addresses] == [ipaddress.ip_interface("10.2.0.2/24")]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"parent": None}, "parent: web has none, and its link of kind macvlan takes a link of the host"),
+        ({"mode": "l2"}, "mode: 'l2' of web is none of macvlan, which takes bridge, private, vepa, passthru"),
+        (
+            {"kind": "ipvlan", "mode": "vepa"},
+            "mode: 'vepa' of web is none of ipvlan, which takes l2, l3, l3s",
+        ),
+        ({"kind": "veth"}, "parent: 'wan' is declared for web, whose link is of kind veth"),
+        ({"kind": "veth", "parent": None, "mode": "l2"}, "mode: 'l2' is declared for web, whose link is of"),
+        ({"bridge": "bare0"}, "bridge: 'bare0' is declared for web, whose link is of kind macvlan"),
+        ({"internal": True}, "internal: True is declared for web, whose link is of kind macvlan"),
+        ({"kind": "ipvlan", "mac_address": "02:00:00:00:00:01"}, "mac_address: .* of kind ipvlan"),
+        ({"nat": True}, "nat: web has no link of kind veth"),
+        ({"publish": ["80:80"]}, "publish: web has no link of kind veth"),
+    ],
+)
+def test_what_a_kind_of_link_does_not_have_is_refused(options, sentence):
+    with pytest.raises(Failure, match=f"^{sentence}.*; nothing was changed.$"):
+        network("web", **{**SHARED, **options})
+
+
+@pytest.mark.parametrize("other", [{"kind": "ipvlan"}, {"mode": "passthru"}])
+def test_a_parent_is_shared_in_one_way(other):
+    shared = network("web", **SHARED)
+    refuse_conflicts([shared, network("db", **{**SHARED, "address": "10.9.0.3/24", "mode": "private"})])
+    said = conflict(shared, network("db", **{**SHARED, "address": "10.9.0.3/24", **other}))
+    assert "parent: 'wan' of db" in said
