@@ -141,6 +141,21 @@ options:
       - The MAC address of the link inside. One of O(kind=ipvlan) has its parent's.
       - By default derived from O(name), so that it is the same on every run and every host.
     type: str
+  bandwidth:
+    description:
+      - How much the link carries at most. Rates are in bits per second, such as V(10M) or V(10mbit), with powers of 1000 and from V(8k)
+        to V(34G).
+      - The directions are the container's, as those of CNI's bandwidth plugin and of Kubernetes are.
+      - By a token bucket (C(tc-tbf)) at the end that sends. A container that has C(CAP_NET_ADMIN) can remove that of O(bandwidth.egress),
+        until the next run.
+    type: dict
+    suboptions:
+      ingress:
+        description: What goes into the container. For O(kind=veth) alone.
+        type: str
+      egress:
+        description: What comes out of the container.
+        type: str
   interfaces:
     description:
       - Further links of the container, each described as the first one is by the options of the same names. They are told by
@@ -211,6 +226,16 @@ options:
       mac_address:
         description: As O(mac_address). By default derived from the names of the container and of the link.
         type: str
+      bandwidth:
+        description: As O(bandwidth).
+        type: dict
+        suboptions:
+          ingress:
+            description: As O(bandwidth.ingress).
+            type: str
+          egress:
+            description: As O(bandwidth.egress).
+            type: str
       isolate:
         description: As O(isolate).
         type: bool
@@ -340,6 +365,13 @@ EXAMPLES = r"""
         routes:
           - {to: 198.51.100.0/24, via: 10.208.0.3}
           - {to: "2001:db8:9::/48", via: "fd00:208::3", metric: 50}
+
+- name: Not more than 100 Mbit/s into the container, and 20 Mbit/s out of it
+  bare.containers.netns_veth:
+    name: mirror
+    bridge: bare1
+    address: 10.202.0.10/24
+    bandwidth: {ingress: 100M, egress: 20M}
 
 - name: Beside the host, in the network that its link eno1 is in
   bare.containers.netns_veth:

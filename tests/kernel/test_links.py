@@ -435,3 +435,135 @@ class TestSharedLink:
             )
         converge(machine, {"name": "beside", "state": "absent"})
         assert machine.run("ls", "/var/lib") == ""
+
+
+SLOW = {
+    "name": "slow",
+    "address": "10.215.0.2/24",
+    "bandwidth": {"ingress": "8M", "egress": "16mbit"},
+    "interfaces": [{"interface": "eth1", "address": "10.216.0.2/24"}],
+}
+
+SINK = """
+import socket, sys, time
+server = socket.create_server((sys.argv[1], 9))
+print("ready", flush=True)
+connection, _peer = server.accept()
+first, got = None, 0
+while data := connection.recv(1 << 16):
+    first, got = first or time.monotonic(), got + len(data)
+print(got, time.monotonic() - first, flush=True)
+"""
+
+SOURCE = """
+import socket, sys
+socket.create_connection((sys.argv[1], 9), timeout=20).sendall(bytes(int(sys.argv[2])))
+"""
+
+
+def transfer(machine: Any, source: tuple[str, ...], sink: tuple[str, ...], address: str, size: int) -> float:
+    """The seconds from the first byte to the last, at the sink."""
+    python = ("/usr/bin/python3", "-c")
+    words = machine.command(*sink, *python, SINK, address)
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        machine.run(*source, *python, SOURCE, address, str(size))
+        got, seconds = server.stdout.readline().split()
+        assert int(got) == size
+        return float(seconds)
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def limits(machine: Any) -> dict[str, Any]:
+    """What tc(8) tells of both ends."""
+    shown = {}
+    for where, link in (("tc", "bare-slow"), ("tc -n slow", "eth0"), ("tc -n slow", "eth1")):
+        queues = json.loads(machine.shell(f"{where} -j qdisc show dev {link}"))
+        shown[link] = [(each["kind"], each.get("options")) for each in queues]
+    return shown
+
+
+@pytest.fixture(scope="module")
+def limited(module_utils: Any) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
+    machine = Machine(module_utils)
+    converge(machine, SLOW)
+    yield machine, snapshot(machine), limits(machine)
+    machine.end()
+
+
+class TestBandwidth:
+    def test_a_transfer_takes_its_time(self, limited: tuple[Any, Any, Any]) -> None:
+        """The direction is the container's: into it go 1 MB a second, out of it 2 MB, but for the burst."""
+        machine, size = limited[0], 1_200_000
+        at_once = 150_000
+        assert transfer(machine, (), inside("slow"), "10.215.0.2", size) > (size - at_once) / 1e6
+        out = transfer(machine, inside("slow"), (), "10.215.0.1", size)
+        assert (size - at_once) / 2e6 < out
+        # The other link has no limit: it carries so much in a small part of the time.
+        assert transfer(machine, (), inside("slow"), "10.216.0.2", size) < (size - at_once) / 1e6 / 2
+
+    def test_it_is_what_the_field_s_tool_shows(self, limited: tuple[Any, Any, Any]) -> None:
+        shown = limited[2]
+        for link, bytes_per_second in (("bare-slow", 1_000_000), ("eth0", 2_000_000)):
+            ((kind, options),) = shown[link]
+            assert (kind, options["rate"]) == ("tbf", bytes_per_second)
+        assert shown["eth1"] == [("noqueue", {})]
+
+    def test_a_second_run_changes_and_writes_nothing(self, limited: tuple[Any, Any, Any]) -> None:
+        machine, before, _limits = limited
+        result = converge(machine, SLOW)
+        assert (result["changed"], result["commands"], result["diff"]) == (False, [], [])
+        assert snapshot(machine) == before
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "tc -n slow qdisc delete dev eth0 root",
+            "tc qdisc replace dev bare-slow root handle 1: tbf rate 800mbit burst 130000b limit 180000b",
+            "tc qdisc replace dev bare-slow root handle 1: tbf rate 8mbit burst 900000b limit 180000b",
+            "tc qdisc replace dev bare-slow root handle 1: tbf rate 8mbit burst 130000b limit 900000b",
+            "tc qdisc replace dev bare-slow root handle 5: pfifo limit 9",
+            "tc -n slow qdisc add dev eth1 root handle 5: pfifo limit 9",
+            "ip link delete bare-slow",
+        ],
+    )
+    def test_drift_is_reported_and_repaired(self, limited: tuple[Any, Any, Any], command: str) -> None:
+        machine, before, shown = limited
+        machine.shell(command)
+        drifted = (snapshot(machine), limits(machine) if "link" not in command else None)
+        foretold = converge(machine, SLOW, check=True)
+        assert foretold["changed"]
+        assert (snapshot(machine), limits(machine) if "link" not in command else None) == drifted
+        repaired = converge(machine, SLOW)
+        assert repaired["diff"] == foretold["diff"]
+        assert limits(machine) == shown
+        assert alike(snapshot(machine)) == alike(before)
+
+    def test_changed_in_place_taken_away_and_given_back(self, limited: tuple[Any, Any, Any]) -> None:
+        machine, _before, shown = limited
+        with connected(machine, "slow", "10.215.0.2") as say:
+            converge(machine, {**SLOW, "bandwidth": {"ingress": "80M"}})
+            ((_kind, options),) = limits(machine)["bare-slow"]
+            assert options["rate"] == 10_000_000
+            assert limits(machine)["eth0"] == [("noqueue", {})]
+            converge(machine, {key: value for key, value in SLOW.items() if key != "bandwidth"})
+            assert limits(machine)["bare-slow"] == [("noqueue", {})]
+            converge(machine, SLOW)
+            assert say("still here") == "still here"
+        assert limits(machine) == shown
+
+    def test_commands_and_boot_scripts_alone_build_the_same(
+        self, limited: tuple[Any, Any, Any], new_machine: Callable[[], Any]
+    ) -> None:
+        by_hand, rebooted = new_machine(), new_machine()
+        by_hand.shell("\n".join(converge(by_hand, SLOW, check=True)["commands"]))
+        kept = limited[0].shell("tar -C /var/lib -c bare-containers | base64")
+        rebooted.run("sh", "-c", "base64 -d | tar -C /var/lib -x", input=kept)
+        rebooted.shell(BOOT)
+        for machine in (by_hand, rebooted):
+            assert limits(machine) == limited[2]
+            assert not converge(machine, SLOW)["changed"]

@@ -24,6 +24,7 @@ from .declared import Attachment, Network, host_link, namespace_path
 from .filter import Filter
 from .link import (
     ACCEPT_RA,
+    QDISC,
     ROUTE_LOCALNET,
     Place,
     connected_route,
@@ -109,15 +110,16 @@ class ContainerNetwork:
         with netlink.session(self._path) as ip:
             links = netlink.links(ip)
             addresses = netlink.addresses(ip)
+            qdiscs = netlink.qdiscs(ip)
             routes = netlink.routes(ip, {link.index: link.name for link in links.values()})
             shown = {
-                link.name: self._show_inside(link, addresses.get(link.index, []))
+                link.name: self._show_inside(link, addresses.get(link.index, []), qdiscs.get(link.index))
                 for _name, link in sorted(links.items())
                 if link.up or link.name not in _FALLBACK_LINKS
             }
         return shown, routes
 
-    def _show_inside(self, link: netlink.Link, addresses: list[str]) -> dict[str, Any]:
+    def _show_inside(self, link: netlink.Link, addresses: list[str], qdisc: Any) -> dict[str, Any]:
         if link.name == "lo":
             return {"up": link.up, "addresses": addresses}
         return {
@@ -125,6 +127,7 @@ class ContainerNetwork:
             "up": link.up,
             **({} if link.kind == "ipvlan" else {"mac": link.mac}),
             "mtu": link.mtu,
+            QDISC: qdisc,
             "addresses": addresses,
             **read_settings(link.name, [ACCEPT_RA]),
         }
@@ -159,6 +162,7 @@ class ContainerNetwork:
             "mtu": link.mtu,
             "master": None if link.master is None else names[link.master],
             "hairpin": link.hairpin,
+            QDISC: self._survey.qdiscs.get(link.index),
             "addresses": self._survey.addresses.get(link.index, []),
             **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
         }
@@ -231,6 +235,7 @@ class ContainerNetwork:
             "master": attachment.bridge,
             # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
             "hairpin": not alone and bool(network.publish),
+            QDISC: _qdisc(attachment, "ingress"),
             "addresses": sorted(attachment.gateway_interfaces) if alone else [],
             **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
         }
@@ -448,9 +453,16 @@ def _expected_inside(attachment: Attachment) -> dict[str, Any]:
         "up": True,
         **({"mac": attachment.mac_address} if attachment.mac_address else {}),
         "mtu": attachment.mtu,
+        QDISC: _qdisc(attachment, "egress"),
         "addresses": sorted(attachment.address),
         **inner_settings(),
     }
+
+
+def _qdisc(attachment: Attachment, direction: str) -> dict[str, int] | None:
+    """What goes into the container is sent by the link's end on the host, what comes out by that inside."""
+    bits = attachment.bandwidth.get(direction)
+    return None if bits is None else netlink.token_bucket(int(bits))
 
 
 def _identity(link: Mapping[str, Any]) -> tuple[Any, ...]:

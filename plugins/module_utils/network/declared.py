@@ -22,9 +22,10 @@ NETNS = "/run/netns"
 @dataclass(frozen=True)
 class Attachment:
     """One link of a container, and what it leads to. ``address`` is ``ADDRESS/LENGTH`` each, with what was
-    allocated from ``subnet``; ``gateway`` at most one of each family, ``routes`` in the options' normal form.
-    ``parent`` and ``mode`` are None of a veth, ``mac_address`` of an ipvlan, which has its parent's.
-    ``label`` is what its names and addresses are derived from, ``owner`` how it is called before people."""
+    allocated from ``subnet``; ``gateway`` at most one of each family, ``routes`` and ``bandwidth`` in the
+    options' normal form. ``parent`` and ``mode`` are None of a veth, ``mac_address`` of an ipvlan, which has
+    its parent's. ``label`` is what its names and addresses are derived from, ``owner`` how it is called before
+    people."""
 
     label: str
     owner: str
@@ -40,6 +41,7 @@ class Attachment:
     bridge: str | None
     mtu: int
     mac_address: str | None
+    bandwidth: Mapping[str, str]
     isolate: bool
     internal: bool
 
@@ -62,6 +64,7 @@ class Attachment:
             mtu=entry["mtu"],
             mac_address=entry.get("mac_address")
             or (None if entry["kind"] == "ipvlan" else stable_mac(label)),
+            bandwidth=entry.get("bandwidth", {}),
             isolate=entry["isolate"],
             internal=entry["internal"],
         )
@@ -302,6 +305,11 @@ def _check_kind(attachment: Attachment) -> None:
             )
     if attachment.is_veth:
         return
+    if "ingress" in attachment.bandwidth:
+        raise Failure(
+            f"bandwidth: ingress is declared for {owner}, whose link is of kind {kind} and has no end on the "
+            "host that could limit it; it takes egress alone; nothing was changed."
+        )
     if attachment.parent is None:
         raise Failure(
             f"parent: {owner} has none, and its link of kind {kind} takes a link of the host; nothing was "

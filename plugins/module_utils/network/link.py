@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..converge import Step
+from ..converge import Failure, Step
 from ..kernel import file
 from ..shell import command, write_value
 from . import netlink
@@ -23,6 +23,9 @@ IPV6 = Path("/proc/sys/net/ipv6")
 
 ACCEPT_RA = "ipv6/accept_ra"
 ROUTE_LOCALNET = "ipv4/route_localnet"
+
+QDISC = "qdisc"
+_HANDLE = "1:"
 
 _IFA_F_NODAD = 2
 _RTPROT_BOOT = 3
@@ -66,6 +69,7 @@ class Place:
     def __init__(self, name: str | None = None, path: str | None = None) -> None:
         self._path = path
         self._ip = ["ip"] if name is None else ["ip", "-n", name]
+        self._tc = ["tc"] if name is None else ["tc", "-n", name]
         self._enter = [] if name is None else ["ip", "netns", "exec", name]
 
     def request(self, changes: str, words: Sequence[str], request: Callable[[Any], Any]) -> Step:
@@ -90,9 +94,11 @@ class Place:
         return self.request(changes, ["link", "delete", link], request)
 
     def set_link(self, changes: str, link: str, setting: str, value: Any) -> Step:
-        """Sets ``up``, ``mac``, ``mtu``, ``master`` (a name or None), ``stp``, or a setting_path() to a
-        string."""
+        """Sets ``up``, ``mac``, ``mtu``, ``master`` (a name or None), ``stp``, ``qdisc`` (a token_bucket() or
+        None), or a setting_path() to a string."""
         changes = f"{changes}.{setting}"
+        if setting == QDISC:
+            return self._set_qdisc(changes, link, value)
         if setting in _WORDS:
             return self.request(
                 changes,
@@ -100,6 +106,29 @@ class Place:
                 lambda ip: _REQUESTS[setting](ip, socket.if_nametoindex(link), value),
             )
         return self.write(changes, setting_path(link, setting), value)
+
+    def _set_qdisc(self, changes: str, link: str, bucket: Mapping[str, int] | None) -> Step:
+        """Limits what the link sends, or takes its queueing discipline away, whatever that is (tc(8))."""
+        if bucket is None:
+            words = ["qdisc", "delete", "dev", link, "root"]
+        else:
+            words = ["qdisc", "replace", "dev", link, "root", "handle", _HANDLE, "tbf"]
+            words += ["rate", f"{bucket['rate']}bit", "burst", f"{bucket['burst']}b"]
+            words += ["limit", f"{bucket['limit']}b"]
+
+        def apply() -> None:
+            with netlink.session(self._path) as ip:
+                try:
+                    netlink.set_root_qdisc(ip, socket.if_nametoindex(link), _HANDLE, bucket)
+                except Exception as error:
+                    if getattr(error, "code", None) != errno.ENOENT or bucket is None:
+                        raise
+                    raise Failure(
+                        f"bandwidth: the kernel of this host has no tbf (modprobe sch_tbf); {link} was not "
+                        "limited."
+                    ) from None
+
+        return Step(changes, (command([*self._tc, *words]),), apply)
 
     def replace_address(self, changes: str, link: str, address: str) -> Step:
         """Gives a link an address, whether it has it or not, usable at once (no duplicate address
@@ -231,6 +260,9 @@ def link_steps(
         for key, value in wanted.items()
         if key not in _NOT_SET and now.get(key) != value
     }
+    if QDISC in steps and isinstance(now.get(QDISC), str) and wanted[QDISC] is not None:
+        # Of another kind, which can't be turned into ours.
+        steps = {"other qdisc": place.set_link(changes, link, QDISC, None), **steps}
     if ROUTE_LOCALNET in steps and wanted[ROUTE_LOCALNET] == "1":
         steps[ROUTE_LOCALNET] = _after(before_localnet, steps[ROUTE_LOCALNET])
     away, back = _address_steps(place, f"{changes}.addresses", link, now["addresses"], wanted["addresses"])

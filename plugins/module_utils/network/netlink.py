@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,8 @@ _IFF_UP = 1
 _RT_TABLE_MAIN = 254
 _RTM_F_CLONED = 0x200
 _RTPROT_RA = 9
+_TC_H_ROOT = 0xFFFFFFFF
+_PSCHED_TICK = 64e-9
 _RTPROT_KERNEL = 2
 _IP6_PRIO_ADDRCONF = 256
 _IP6_PRIO_USER = 1024
@@ -139,6 +141,39 @@ def addresses(ip: Any) -> dict[int, list[str]]:
     return {index: sorted(each) for index, each in found.items()}
 
 
+def qdiscs(ip: Any) -> dict[int, Any]:
+    """The root queueing disciplines (tc(8)) that somebody has set, by the link's index: a tbf as
+    token_bucket() has it, others by their kind."""
+    found = {}
+    for message in ip.get_qdiscs():
+        if message["parent"] == _TC_H_ROOT and message["handle"]:
+            kind = message.get_attr("TCA_KIND")
+            found[message["index"]] = _token_bucket(message) if kind == "tbf" else kind
+    return found
+
+
+def token_bucket(bits: int) -> dict[str, int]:
+    """What limits a link to so many bits per second (tc-tbf(8)): ``rate`` in bits, ``burst`` and ``limit`` in
+    bytes.
+
+    It may send 20 ms at once, and at least the largest packet by far; what waits is sent within 50 ms.
+    """
+    burst = _rounded(max(bits // 8 // 50, 1 << 17))
+    return {"rate": bits, "burst": burst, "limit": burst + bits // 8 // 20}
+
+
+def _token_bucket(message: Any) -> dict[str, int]:
+    parameters = message.get_nested("TCA_OPTIONS", "TCA_TBF_PARMS")
+    burst = parameters["rate"] * parameters["buffer"] * _PSCHED_TICK
+    return {"rate": parameters["rate"] * 8, "burst": _rounded(burst), "limit": parameters["limit"]}
+
+
+def _rounded(number: float) -> int:
+    """To two digits: the kernel has the time that a burst takes, of which not all bytes can be told again."""
+    unit: int = 10 ** max(len(str(int(number))) - 2, 0)
+    return int(number / unit + 0.5) * unit
+
+
 def routes(ip: Any, names: dict[int, str]) -> list[str]:
     """The main table of the session's namespace in the words of ip-route(8), sorted; ``names`` are the
     links' by index.
@@ -194,6 +229,14 @@ def namespace_number(ip: Any, path: str) -> int | None:
     finally:
         os.close(descriptor)
     return None if number is None or number < 0 else number
+
+
+def set_root_qdisc(ip: Any, index: int, handle: str, bucket: Mapping[str, int] | None) -> None:
+    """Has a token_bucket() limit what a link sends, or takes away what does."""
+    if bucket is None:
+        ip.tc("del", index=index, parent=_TC_H_ROOT)
+    else:
+        ip.tc("replace", "tbf", index, handle=handle, **{**bucket, "rate": bucket["rate"] // 8})
 
 
 def links_with_learned_routes(ip: Any, links: dict[str, Link]) -> list[str]:

@@ -237,6 +237,23 @@ def _peer(value: str, wanted: str) -> str:
     return str(network.network_address if network.prefixlen == network.max_prefixlen else network)
 
 
+_RATE = re.compile(r"(\d+)\s*([kmg]?)(?:bit|bps)?", re.IGNORECASE)
+_LEAST_RATE, _MOST_RATE = 8_000, 34_000_000_000
+
+
+def rate(value: str) -> str:
+    """The number of bits per second of ``10M``, ``10mbit`` or the number itself: powers of 1000, as networks
+    count, in whole bytes.
+
+    Not more than the 32 bits of struct tc_ratespec hold, in bytes. Raises ValueError.
+    """
+    match = _RATE.fullmatch(value.strip())
+    bits = int(match[1]) * 1000 ** " kmg".index(match[2].lower() or " ") if match else 0
+    if not _LEAST_RATE <= bits <= _MOST_RATE:
+        raise ValueError("bits per second such as 10M or 10mbit, from 8k to 34G")
+    return str(bits // 8 * 8)
+
+
 def destination(value: str) -> str:
     """``default``, or an address or network as ``ADDRESS/LENGTH``. Raises ValueError."""
     if value == "default":
@@ -299,6 +316,9 @@ _ROUTE = Options(
 )
 
 
+_BANDWIDTH = Options((Option("egress", normalise=rate), Option("ingress", normalise=rate)))
+
+
 def _of_link(interface: Option, *, default_route: bool) -> tuple[Option, ...]:
     """The options of one link, of which a container may have several."""
     return (
@@ -314,6 +334,7 @@ def _of_link(interface: Option, *, default_route: bool) -> tuple[Option, ...]:
         Option("bridge", normalise=bridge_name),
         Option("mtu", type="int", default=1500, normalise=mtu),
         Option("mac_address", normalise=mac_address),
+        Option("bandwidth", "dict", options=_BANDWIDTH),
         Option("isolate", type="bool", default=True),
         Option("internal", type="bool", default=False),
     )

@@ -36,8 +36,8 @@ _ACCEPT_RA_WITH_FORWARDING = "2"
 
 class Survey:
     """``kept`` are the networks on disk by container, ``declared`` the same overlaid with this task's;
-    ``links`` and ``addresses`` the host's as netlink has them, ``numbers`` those of the task's namespaces by
-    container,
+    ``links``, ``addresses`` and ``qdiscs`` the host's as netlink has them, ``numbers`` those of the task's
+    namespaces by container,
     ``record`` what RECORD holds. All are there after refresh(), which the engine calls before every reading.
 
     ``ours`` are the containers that have a network on disk; ``unreadable`` those of them of which nobody can
@@ -53,6 +53,7 @@ class Survey:
     declared: dict[str, Network]
     links: dict[str, netlink.Link]
     addresses: dict[int, list[str]]
+    qdiscs: dict[int, Any]
     numbers: dict[str, int | None]
     record: dict[str, Any]
     record_is_damaged: bool
@@ -79,6 +80,7 @@ class Survey:
         with netlink.session() as ip:
             self.links = netlink.links(ip)
             self.addresses = netlink.addresses(ip)
+            self.qdiscs = netlink.qdiscs(ip)
             self._resolve()
             self._check(ip)
 

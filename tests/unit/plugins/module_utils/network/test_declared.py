@@ -325,3 +325,11 @@ def test_a_parent_is_shared_in_one_way(other):
     refuse_conflicts([shared, network("db", **{**SHARED, "address": "10.9.0.3/24", "mode": "private"})])
     said = conflict(shared, network("db", **{**SHARED, "address": "10.9.0.3/24", **other}))
     assert "parent: 'wan' of db" in said
+
+
+def test_bandwidth_is_kept_in_bits_per_second():
+    web = network("web", address="10.1.0.2/24", bandwidth={"egress": "1M", "ingress": "10mbit"})
+    assert web.attachments[0].bandwidth == {"egress": "1000000", "ingress": "10000000"}
+    assert Network.read_kept("web", json.loads(json.dumps(web.declaration()))) == web
+    with pytest.raises(Failure, match=r"^bandwidth: ingress is declared for web, .*kind macvlan"):
+        network("web", **SHARED, bandwidth={"ingress": "1M"})

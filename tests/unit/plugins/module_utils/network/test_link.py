@@ -172,3 +172,15 @@ def test_commands_name_the_namespace():
     assert place.replace_route("routes", "default via 10.0.0.1 dev eth0").commands == (
         "ip -n web route replace default via 10.0.0.1 dev eth0",
     )
+
+
+@given(st.integers(1_000, 4_250_000_000))
+def test_a_limit_is_read_as_it_was_set(rate):
+    """The kernel keeps the time of a burst, in ticks of 64 ns."""
+    bucket = netlink.token_bucket(rate * 8)
+    parameters = {"rate": rate, "buffer": int(bucket["burst"] * 10**9 / rate / 64), "limit": bucket["limit"]}
+    message = Message({"TCA_KIND": "tbf"}, parent=0xFFFFFFFF, handle=1 << 16, index=7)
+    message.get_nested = lambda *_names: parameters
+    session = Session()
+    session.get_qdiscs = lambda: [message]
+    assert netlink.qdiscs(session) == {7: bucket}

@@ -11,6 +11,7 @@ from ansible_collections.bare.containers.plugins.module_utils.network.options im
     OPTIONS,
     bridge_name,
     link_name,
+    rate,
     split_published,
 )
 from hypothesis import given
@@ -151,3 +152,17 @@ def test_mac_addresses_are_of_one_host():
     for bad in ("01:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00", "web"):
         with pytest.raises(Failure, match="mac_address: "):
             normal("mac_address", bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [("10M", 10_000_000), ("10mbit", 10_000_000), ("1G", 10**9), ("64kbit", 64_000), ("12345", 12_344)],
+)
+def test_rates_are_bits_per_second_in_powers_of_1000(text, bits):
+    assert rate(text) == rate(rate(text)) == str(bits)
+
+
+@pytest.mark.parametrize("text", ["", "M", "10", "7k", "35G", "1.5M", "10MB", "10Mi", "-1M", "1T"])
+def test_other_rates_are_refused(text):
+    with pytest.raises(ValueError, match="bits per second"):
+        rate(text)
