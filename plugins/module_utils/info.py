@@ -219,7 +219,7 @@ class _Inspection:
         path = named if exists(named) else None
         look = path if process is None else f"/proc/{process['pid']}/ns/net"
         if look is None or (process is not None and "net" in process["shared_namespaces"]):
-            inside: dict[str, Any] = {"links": {}, "routes": []}
+            inside: dict[str, Any] = {"links": {}, "routes": [], "neighbours": []}
         else:
             inside = network_facts.inside(look, each.name, self._survey)
         own = self._networks[each.name].filter.counters if each.name in self._networks else []

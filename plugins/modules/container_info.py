@@ -342,18 +342,35 @@ containers:
         links:
           description:
             - The links by name, of the namespace that its process is in, or else of C(netns). None are told of the host's own namespace.
-            - Each has C(kind), C(up), C(mac), C(mtu), C(master), the C(peer) on the host, and C(addresses) without those that the kernel
-              gives by itself.
+            - Each has C(kind), C(up), C(mac), C(mtu), C(master), the C(peer) on the host, or the C(parent) there that it shares and the
+              C(mode) in which, C(bandwidth) in bits per second as far as it is limited, and C(addresses) without those that the
+              kernel gives by itself.
           returned: always
           type: dict
           sample:
-            eth0: {kind: veth, up: true, mac: "02:50:38:d1:10:4e", mtu: 1500, master: null, peer: bare-web, addresses: [10.200.0.2/24]}
+            eth0:
+              kind: veth
+              up: true
+              mac: "02:50:38:d1:10:4e"
+              mtu: 1500
+              master: null
+              peer: bare-web
+              parent: null
+              mode: null
+              bandwidth: {egress: null, ingress: 10000000}
+              addresses: [10.200.0.2/24]
         routes:
           description: Its main routing table.
           returned: always
           type: list
           elements: str
           sample: [10.200.0.0/24 dev eth0, default via 10.200.0.1 dev eth0]
+        neighbours:
+          description: Whom it has spoken to on its links, in the words of C(ip neighbour).
+          returned: always
+          type: list
+          elements: str
+          sample: [10.200.0.1 dev eth0 lladdr 02:9a:04:5c:33:1e REACHABLE]
         rules:
           description:
             - The rules that are for it, of the host's firewall and then of its own namespace, each with its C(chain), and the C(packets)

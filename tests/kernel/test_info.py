@@ -285,7 +285,13 @@ def test_links_and_routes_are_what_ip_shows(containers, told):
             route["dst"] for route in routes
         )
         assert f"default via {routes[0].get('gateway', '10.200.0.1')} dev eth0" in network["routes"]
-    assert told["plain"]["network"] == {"netns": None, "links": {}, "routes": [], "rules": []}
+    assert told["plain"]["network"] == {
+        "netns": None,
+        "links": {},
+        "routes": [],
+        "neighbours": [],
+        "rules": [],
+    }
 
 
 def test_rules_are_those_for_it_with_what_they_have_counted(containers):

@@ -567,3 +567,46 @@ class TestBandwidth:
         for machine in (by_hand, rebooted):
             assert limits(machine) == limited[2]
             assert not converge(machine, SLOW)["changed"]
+
+
+class TestFacts:
+    """What container_info tells of links, beside what test_info looks at."""
+
+    def test_links_routes_and_neighbours_are_those_that_ip_shows(
+        self, sharing: tuple[Any, Any, dict[str, Any]]
+    ) -> None:
+        machine = sharing[0]
+        ping(machine, "both", "10.213.0.1")
+        converge(machine, {**BOTH, "bandwidth": {"ingress": "8M"}})
+        try:
+            told = machine.module("container_info", {"name": ["both", "beside"]})["containers"]
+        finally:
+            converge(machine, BOTH)
+        both = told["both"]["network"]
+        shown = json.loads(machine.run("ip", "-n", "both", "-j", "neighbour"))
+        words = {
+            (each["dst"], each["dev"], each.get("lladdr")) for each in shown if "NOARP" not in each["state"]
+        }
+        found = [each.split() for each in both["neighbours"]]
+        assert {(each[0], each[2], each[4] if each[3] == "lladdr" else None) for each in found} == words
+        assert any(each[:3] == ["10.213.0.1", "dev", "eth0"] for each in found)
+        eth0, lan = both["links"]["eth0"], both["links"]["lan"]
+        assert (eth0["kind"], eth0["peer"], eth0["parent"], eth0["mode"]) == ("veth", "bare-both", None, None)
+        assert eth0["bandwidth"] == {"egress": None, "ingress": 8_000_000}
+        assert (lan["kind"], lan["peer"], lan["parent"], lan["mode"]) == ("macvlan", None, "wan", "bridge")
+        assert "default via 10.213.0.1 dev eth0" in both["routes"]
+        assert told["both"]["drift"] == told["beside"]["drift"] == []
+
+    def test_what_differs_of_a_link_is_told(self, sharing: tuple[Any, Any, dict[str, Any]]) -> None:
+        machine = sharing[0]
+        machine.shell("""
+            ip -n both link set lan mtu 1400
+            ip -n both route add 198.51.100.0/24 via 10.213.0.9
+            tc -n both qdisc add dev eth0 root pfifo limit 9
+        """)
+        told = machine.module("container_info", {"name": ["both"]})["containers"]["both"]
+        (drift,) = told["drift"]
+        assert set(drift["changes"]) == {"routes", "links.lan.mtu", "links.eth0.qdisc"}
+        assert drift["before"]["links"] == {"lan": {"mtu": 1400}, "eth0": {"qdisc": "pfifo"}}
+        converge(machine, BOTH)
+        assert machine.module("container_info", {"name": ["both"]})["containers"]["both"]["drift"] == []

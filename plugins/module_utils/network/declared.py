@@ -24,8 +24,8 @@ class Attachment:
     """One link of a container, and what it leads to. ``address`` is ``ADDRESS/LENGTH`` each, with what was
     allocated from ``subnet``; ``gateway`` at most one of each family, ``routes`` and ``bandwidth`` in the
     options' normal form. ``parent`` and ``mode`` are None of a veth, ``mac_address`` of an ipvlan, which has
-    its parent's. ``label`` is what its names and addresses are derived from, ``owner`` how it is called before
-    people."""
+    its parent's. ``label`` is what its names and addresses are derived from, ``owner`` how it is called
+    before people."""
 
     label: str
     owner: str

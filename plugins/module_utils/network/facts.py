@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from . import netlink
@@ -12,7 +13,8 @@ from .survey import Survey
 
 
 def inside(path: str, name: str, survey: Survey) -> dict[str, Any]:
-    """``links`` by name, and ``routes`` in the words of ip-route(8), of a container's namespace ``path``.
+    """``links`` by name, ``routes`` in the words of ip-route(8), and ``neighbours`` in those of
+    ip-neighbour(8), of a container's namespace ``path``.
 
     ``survey`` has the links of the host that are looked through for a veth's other end. Addresses that the
     kernel gives by itself are left out. Raises OSError, Failure.
@@ -22,6 +24,8 @@ def inside(path: str, name: str, survey: Survey) -> dict[str, Any]:
         addresses = netlink.addresses(ip)
         names = {link.index: link.name for link in links}
         routes = netlink.routes(ip, names)
+        neighbours = netlink.neighbours(ip, names)
+        qdiscs = netlink.qdiscs(ip)
     shown = {
         link.name: {
             "kind": link.kind,
@@ -30,11 +34,34 @@ def inside(path: str, name: str, survey: Survey) -> dict[str, Any]:
             "mtu": link.mtu,
             "master": None if link.master is None else names[link.master],
             "peer": _peer(link, name, survey),
+            "parent": _parent(link, survey),
+            "mode": link.mode,
+            "bandwidth": _bandwidth(link, name, survey, qdiscs),
             "addresses": addresses.get(link.index, []),
         }
         for link in links
     }
-    return {"links": shown, "routes": routes}
+    return {"links": shown, "routes": routes, "neighbours": neighbours}
+
+
+def _bandwidth(
+    link: netlink.Link, name: str, survey: Survey, qdiscs: Mapping[int, Any]
+) -> dict[str, int | None]:
+    """Bits per second out of the container and into it, of which None are limited by a token bucket."""
+    peer = survey.links.get(_peer(link, name, survey) or "")
+    into = None if peer is None else survey.qdiscs.get(peer.index)
+    out = qdiscs.get(link.index)
+    return {
+        direction: bucket["rate"] if isinstance(bucket, Mapping) else None
+        for direction, bucket in (("egress", out), ("ingress", into))
+    }
+
+
+def _parent(link: netlink.Link, survey: Survey) -> str | None:
+    """The link of the host that a macvlan or ipvlan shares."""
+    if link.mode is None or link.peer_namespace is None:
+        return None
+    return next((other.name for other in survey.links.values() if other.index == link.peer), None)
 
 
 def _peer(link: netlink.Link, name: str, survey: Survey) -> str | None:

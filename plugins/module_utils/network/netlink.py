@@ -220,6 +220,32 @@ def _destination(message: Any) -> str:
     return DEFAULT6 if message["family"] == socket.AF_INET6 else "default"
 
 
+_NEIGHBOUR_STATES = {
+    1: "INCOMPLETE",
+    2: "REACHABLE",
+    4: "STALE",
+    8: "DELAY",
+    16: "PROBE",
+    32: "FAILED",
+    128: "PERMANENT",
+}
+"""By number (linux/neighbour.h). What needs no address of a link's layer (NUD_NOARP) is no neighbour."""
+
+
+def neighbours(ip: Any, names: dict[int, str]) -> list[str]:
+    """The neighbours of the session's namespace in the words of ip-neighbour(8), sorted:
+    ``ADDRESS dev LINK [lladdr MAC] STATE``."""
+    shown = []
+    for message in ip.get_neighbours():
+        state = _NEIGHBOUR_STATES.get(message["state"])
+        if state is not None:
+            mac = message.get_attr("NDA_LLADDR")
+            link = names.get(message["ifindex"], str(message["ifindex"]))
+            words = [message.get_attr("NDA_DST"), "dev", link, *(["lladdr", mac] if mac else []), state]
+            shown.append(" ".join(words))
+    return sorted(shown)
+
+
 def namespace_number(ip: Any, path: str) -> int | None:
     """How the session's namespace numbers the one of ``path`` as its peer, or None if it does not. Raises
     OSError."""
