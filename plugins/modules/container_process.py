@@ -76,7 +76,10 @@ options:
       - V(auto) joins the network namespace that M(bare.containers.netns_veth) declared for O(name), and is V(none) where there is none.
       - V(none) is a new network namespace that has only a loopback interface, which is up.
       - V(host) is the host's own network.
+      - C(container:NAME) joins the network that M(bare.containers.netns_veth) declared for another container, such as
+        V(container:web); the two reach each other by C(localhost).
       - C(ns:PATH) joins the network namespace whose file is at that path, such as V(ns:/run/netns/shared).
+      - A process that is in another namespace than the one that is joined, because that was made anew, is started again.
     type: str
     default: auto
   pid:

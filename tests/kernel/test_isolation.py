@@ -179,6 +179,44 @@ def test_a_network_namespace_by_its_path(containers):
     containers.converge(network="ns:/run/netns/shared")
     assert "probe" in containers.inside("ls /sys/class/net")
     assert not containers.converge(network="ns:/run/netns/shared")["changed"]
+    # Another one by the same name: the process is where nobody else is.
+    containers.machine.shell("ip netns delete shared; ip netns add shared")
+    result = containers.converge(network="ns:/run/netns/shared", check=True)
+    assert "network namespace" in result["diff"][0]["before"]
+    containers.converge(network="ns:/run/netns/shared")
+    assert "probe" not in containers.inside("ls /sys/class/net")
+    assert not containers.converge(network="ns:/run/netns/shared")["changed"]
+
+
+def test_the_network_of_another_container(containers):
+    network = {"name": containers.name("one"), "address": ["10.201.0.2/24"]}
+    assert not containers.machine.module("netns_veth", network).get("failed")
+    server = ["sh", "-c", "while :; do echo hello | nc -l -p 80; done"]
+    containers.converge("one", command=server)
+    joining = f"container:{containers.name('one')}"
+    containers.converge("two", network=joining)
+    assert not containers.converge("two", network=joining)["changed"]
+    one, two = (os.stat(f"/proc/{containers.pid(name)}/ns/net").st_ino for name in ("one", "two"))
+    assert one == two
+    assert containers.execute("two", command=["nc", "127.0.0.1", "80"])["stdout"] == "hello"
+    message = containers.converge("three", network="container:nobody", fails=True)["msg"]
+    assert "/run/netns/nobody" in message
+
+
+def test_no_network_but_a_loopback(containers):
+    network = {"name": containers.name("one"), "address": ["10.201.0.2/24"]}
+    assert not containers.machine.module("netns_veth", network).get("failed")
+    containers.converge(network="none")
+    assert containers.inside("ls /sys/class/net").split() == ["lo"]
+    assert "UP" in containers.inside("ip link show lo")
+    assert not containers.converge(network="none")["changed"]
+
+
+@pytest.mark.parametrize("value", ["container:", "container:../web", "ns:relative", "bridge", "ns:"])
+def test_other_networks_are_refused_in_one_sentence(containers, value):
+    message = containers.converge(network=value, fails=True)["msg"]
+    assert message.startswith(f"network: '{value}' is not accepted, it takes ")
+    assert message.endswith("; nothing was changed.")
 
 
 def test_it_is_paused_and_goes_on(containers, eventually):

@@ -250,9 +250,15 @@ def forget_run(run: str) -> None:
         remove_file(f"{run}/{name}")
 
 
+def joined_network(config: dict[str, Any]) -> str | None:
+    """The file of the network namespace that the container joins, or None where it joins none."""
+    joined = (each.get("path") for each in config["linux"]["namespaces"] if each["type"] == "network")
+    return next(joined, None)
+
+
 def own_network(name: str, config: dict[str, Any]) -> bool:
     """Whether the container joins the network namespace that is declared for it."""
-    return {"type": "network", "path": f"/run/netns/{name}"} in config["linux"]["namespaces"]
+    return joined_network(config) == f"/run/netns/{name}"
 
 
 def cgroup_of(process: int | str) -> str:

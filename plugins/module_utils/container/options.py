@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from .. import host
 from ..kernel import capability
 from ..module import NAME
 from ..options import Option, Options, size
@@ -145,9 +146,12 @@ def _umask(value: str) -> str:
 def _network(value: str) -> str:
     if value in ("auto", "none", "host"):
         return value
-    if not value.startswith("ns:"):
-        raise ValueError("auto, none, host, or ns:PATH with the file of a network namespace")
-    return f"ns:{absolute(value[3:])}"
+    kind, _colon, what = value.partition(":")
+    if kind == "container":
+        return f"container:{host.container_name(what)}"
+    if kind != "ns":
+        raise ValueError("auto, none, host, container:NAME, or ns:PATH with the file of a network namespace")
+    return f"ns:{absolute(what)}"
 
 
 def _time_offsets(value: Mapping[str, Any]) -> dict[str, int]:

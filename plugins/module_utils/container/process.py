@@ -163,10 +163,9 @@ class Process:
     def _differences(self, pid: int, config: Entry | None) -> list[str]:
         """In which settings the running process is not what config.json says, by their path in it."""
         differs = sorted(_paths(_read_config(host.RUN / self.name / "config.json"), config))
-        if config is not None and not differs and bundle.own_network(self.name, dict(config)):
-            inside, named = (
-                namespace.identity(path) for path in (f"/proc/{pid}/ns/net", f"/run/netns/{self.name}")
-            )
+        joined = None if config is None else bundle.joined_network(dict(config))
+        if joined is not None and not differs:
+            inside, named = (namespace.identity(path) for path in (f"/proc/{pid}/ns/net", joined))
             return [] if inside == named else ["network namespace"]
         return differs
 

@@ -249,9 +249,11 @@ def _namespaces(declared: Entry, given: Host) -> list[dict[str, str]]:
     if network == "host":
         return namespaces
     if network == "auto" and given.network:
-        network = f"ns:/run/netns/{declared['name']}"
-    if network.startswith("ns:"):
-        return [*namespaces, {"type": "network", "path": network[len("ns:") :]}]
+        network = f"container:{declared['name']}"
+    kind, _colon, what = network.partition(":")
+    paths = {"ns": what, "container": f"/run/netns/{what}"}
+    if kind in paths:
+        return [*namespaces, {"type": "network", "path": paths[kind]}]
     return [*namespaces, {"type": "network"}]
 
 
