@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from networks import alike, ask, converge, inside, refused, serving, snapshot
 
 from tests.kernel.conftest import Machine
-from tests.kernel.test_network import BOOT, alike, ask, converge, inside, refused, serving, snapshot
+from tests.kernel.test_network import BOOT
 
 MANY = {
     "name": "many",
