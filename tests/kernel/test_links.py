@@ -181,7 +181,6 @@ class TestSeveralLinks:
 
 
 DRIFTS = {
-    "second link down": "ip -n many link set eth1 down",
     "second link on the host down": "ip link set bare-many-eth1 down",
     "second pair deleted": "ip link delete bare-many-eth1",
     "second pair's links exchanged": """
@@ -192,15 +191,12 @@ DRIFTS = {
     """,
     "second link moved out": "ip -n many link set eth1 netns other name moved",
     "out of its bridge": "ip link set bare-many-eth1 nomaster",
-    "in the other bridge": "ip link set bare-many-eth1 master bare0",
     "second address removed": "ip -n many address delete 10.211.0.2/24 dev eth1",
     "address of the first on the second": "ip -n many address add 10.210.0.9/24 dev eth1",
-    "mac of the second": "ip -n many link set eth1 address 02:00:00:00:00:99",
     "mtu of the third": "ip -n many link set storage-network mtu 1400",
     "route deleted": "ip -n many route delete 198.51.100.0/24",
     "route via another": "ip -n many route replace 198.51.100.0/24 via 10.210.0.4",
     "route over another link": "ip -n many route replace 198.51.100.0/24 via 10.211.0.3",
-    "ipv6 route deleted": "ip -n many -6 route delete 2001:db8:9::/48",
     "ipv6 route with another metric": """
         ip -n many -6 route delete 2001:db8:9::/48
         ip -n many -6 route add 2001:db8:9::/48 via fd00:210::3 metric 256
@@ -210,7 +206,6 @@ DRIFTS = {
         ip -n many route replace default via 10.211.0.1
         ip -n many -6 route replace default via fd00:211::1
     """,
-    "second default route deleted": "ip -n many route delete default metric 100",
 }
 
 
@@ -344,12 +339,10 @@ class TestSharedLink:
         "command",
         [
             "ip -n beside link set eth0 type macvlan mode private",
-            "ip -n beside link set eth0 down",
             "ip -n beside link set eth0 address 02:00:00:00:00:99",
             "ip -n beside route delete default",
             "ip -n beside link delete eth0; ip link add eth0 netns beside type veth peer name bare-beside",
             "ip -n both link delete lan; ip link add link bare0 name lan netns both type macvlan mode bridge",
-            "ip netns delete beside",
         ],
     )
     def test_drift_is_reported_and_repaired(
