@@ -119,18 +119,17 @@ class Image:
 
     def _layers(self, found: oci.Image, directory: Path) -> list[Layer]:
         """Each is unpacked within what the limits of the whole image leave for it."""
-        left = self._limits
-        watch = Watch(f"image: {self._reference.text}", left.seconds)
+        left = [self._limits]
+        watch = Watch(f"image: {self._reference.text}", self._limits.seconds)
 
         def unpack_one(name: str, blob: str, digest: str, place: Place) -> str:
-            nonlocal left
             below = Below([str(tree) for tree in place.lower], str(place.work))
             with self._refusing(), open(directory / oci.check(directory, blob), "rb") as archive:
-                read = unpack(archive.fileno(), place.tree, left, watch, below)
+                read = unpack(archive.fileno(), place.tree, left[-1], watch, below)
                 if read.digest != digest:
                     found = f"sha256:{read.digest} when decompressed, in place of sha256:{digest}"
                     raise Refused(f"has a layer that is {found}")
-            left = left.less(read)
+            left.append(left[-1].less(read))
             return name
 
         names: list[str] = []
