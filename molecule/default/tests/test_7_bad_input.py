@@ -38,8 +38,11 @@ def test_a_command_that_is_not_there_is_named_and_nothing_of_it_stays(host, play
     assert host.run("systemctl is-active bare-wrong.service").rc != 0
     assert not host.file("/sys/fs/cgroup/system.slice/bare-wrong.service").exists
     assert container("web").pid == web
+    unused = "/var/lib/bare-containers/store/images/sha256-" + "0" * 64 + ".json"
+    host.check_output("echo '{}' > %s", unused)
     play("containers.yml", containers_prune=True)
     assert not host.file("/var/lib/bare-containers/containers/wrong").exists
+    assert not host.file(unused).exists
 
 
 def test_memory_below_what_is_in_use_is_refused(host, play, declare, container):
