@@ -189,3 +189,17 @@ def test_behind_two_bridges_it_has_the_names_of_both(bridge: Bridge) -> None:
     assert f"10.217.0.2 {far}" not in bridge.hosts("both")
     bridge.join("both", interfaces=[second], run=False)
     assert bridge.hosts("both") == hosts
+
+
+def test_check_mode_foretells_the_commands_whatever_the_network_writes_in_between(bridge: Bridge) -> None:
+    bridge.join("one")
+    changed = {"etc_hosts": {"peer": "10.9.8.9"}}
+    foretold = bridge.containers.converge("one", check=True, **changed)["commands"]
+    bridge.join("two", run=False)
+    bridge.join("one", run=False, address=["10.207.0.9/24"])
+    lines = bridge.hosts("one")
+    done = bridge.containers.converge("one", **changed)["commands"]
+    assert foretold == done
+    assert sorted(bridge.hosts("one")) == sorted(["10.9.8.9 peer", *lines])
+    bridge.machine.shell("\n".join(bridge.containers.converge("one", check=True)["commands"]))
+    assert sorted(bridge.hosts("one")) == sorted(lines)

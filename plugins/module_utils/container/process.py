@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -283,8 +284,16 @@ class Process:
     def _etc_steps(self, actual: Mapping[str, Any], expected: Mapping[str, str]) -> Iterator[Step]:
         for name, text in expected.items():
             if actual.get(name) != text:
-                path, whole = self._directory / "etc" / name, text + self._read_etc(name)[1]
-                yield Step(f"etc/{name}", write_file(path, whole), _bound(_write_in_place, path, whole))
+                path = self._directory / "etc" / name
+                commands = write_file(path, text)
+                if self._read_etc(name)[1]:
+                    own = f"sed -n '/^{bundle.OWN_NAME.rstrip()}$/,$p' {shlex.quote(str(path))}"
+                    commands = (f"own=$({own})", *commands, f'echo "$own" >> {shlex.quote(str(path))}')
+                yield Step(f"etc/{name}", commands, _bound(self._write_etc, name, text))
+
+    def _write_etc(self, name: str, text: str) -> None:
+        """Keeps what was added to the file, which is the network's too."""
+        _write_in_place(self._directory / "etc" / name, text + self._read_etc(name)[1])
 
     def _unit_steps(self, actual: State, expected: State) -> Iterator[Step]:
         there, wanted = actual.get("units", {}), expected.get("units", {})
