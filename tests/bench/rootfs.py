@@ -1,7 +1,8 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What getting a root file system costs: pulled from a server on loopback and unpacked, against GNU tar.
+"""What getting a root file system costs: pulled from a server on loopback and unpacked, against GNU tar; and
+an image of three layers from a registry, against skopeo with umoci, and podman where it is installed.
 
 The archive has some 120 MiB of this machine's own /usr. Ours is rootfs_fetch as Ansible runs it, from the
 start of its interpreter to its end: a checksum that is checked, an unpacking process of its own, a census of
@@ -31,6 +32,15 @@ PROJECT = Path(__file__).parent.parent.parent
 SERVER = PROJECT / "tests/support/web_server.py"
 SIZE = 120 << 20
 FROM = ("bin", "lib/python3", "lib/x86_64-linux-gnu", "share", "lib")
+LAYERS = 3
+SHARING = 50
+IMAGE = "127.0.0.1:5000/bench:1"
+REGISTRY = """
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}
+http: {{addr: "127.0.0.1:5000"}}
+"""
 COMPRESS = {"plain": "cat", "gzip": "gzip -1", "zstd": "zstd -q", "xz": "xz -0 -T2"}
 RUN_MODULE = """
 import json, runpy, sys
@@ -51,10 +61,10 @@ class Case:
     clear: Callable[[], None]
 
 
-def fetch(**arguments: object) -> None:
-    """Runs rootfs_fetch as Ansible does, in an interpreter of its own."""
+def module(name: str, **arguments: object) -> None:
+    """Runs a module as Ansible does, in an interpreter of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN_MODULE, "rootfs_fetch"],
+        [sys.executable, "-c", RUN_MODULE, name],
         input=json.dumps(arguments),
         capture_output=True,
         text=True,
@@ -63,6 +73,11 @@ def fetch(**arguments: object) -> None:
     )
     result = json.loads(done.stdout)
     assert not result.get("failed"), result["msg"]
+
+
+def fetch(**arguments: object) -> None:
+    """Runs rootfs_fetch."""
+    module("rootfs_fetch", **arguments)
 
 
 def shell(text: str) -> None:
@@ -124,14 +139,123 @@ def tarball(name: str, archive: Path, address: str, folder: Path) -> Case:
     )
 
 
-def cases(folder: Path, address: str) -> Iterator[Case]:
-    """What is measured; images of registries belong here, against skopeo with umoci and podman."""
+def push(folder: Path) -> None:
+    """Has the registry hold the files of the archive, as an image of three layers that umoci makes."""
+    layout, tree = folder / "layout", folder / "tree"
+    tree.mkdir()
+    shell(f"tar --extract --file {folder}/served/plain -C {tree}; umoci init --layout {layout}")
+    shell(f"mkdir -p {tree}/bin; cp /bin/busybox {tree}/bin/sleep; umoci new --image {layout}:bench")
+    names = sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir())
+    for number in range(LAYERS):
+        layer = folder / "layer.tar"
+        words = [
+            "tar",
+            "--create",
+            "--numeric-owner",
+            "--file",
+            layer,
+            "-C",
+            tree,
+            "--null",
+            "--files-from=-",
+        ]
+        subprocess.run(words, input="\0".join(names[number::LAYERS]).encode(), check=True)
+        shell(f"umoci raw add-layer --image {layout}:bench {layer}")
+    shell(f"skopeo copy -q --dest-tls-verify=false oci:{layout}:bench docker://{IMAGE}")
+    shutil.rmtree(tree)
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[None]:
+    """A docker-registry on 127.0.0.1 that keeps what it has in ``folder``."""
+    config = folder / "registry.yml"
+    config.write_text(REGISTRY.format(folder=folder))
+    words = ["docker-registry", "serve", config]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            shell(f"until curl -fsS http://{IMAGE.partition('/')[0]}/v2/ 2>&-; do sleep 0.1; done")
+            yield
+        finally:
+            server.kill()
+
+
+def image(folder: Path) -> Case:
+    """An image by its tag. Of podman's storage, all is in the folder."""
+    into = shlex.quote(str(folder / "theirs"))
+    copy = f"skopeo copy -q --src-tls-verify=false docker://{IMAGE} oci:{into}/layout:bench"
+    unpack = f"umoci unpack --image {into}/layout:bench {into}/bundle"
+    storage = f"--root {into}/storage --runroot /run/podman --storage-driver overlay"
+    podman = f"podman {storage} pull -q --tls-verify=false {IMAGE} > {into}/id"
+
+    def clear() -> None:
+        fetch(name="bench", state="absent", gc=True)
+        if (folder / "theirs/storage").exists():
+            shell(f"podman {storage} rmi -af > {into}/id")
+        shutil.rmtree(folder / "theirs", ignore_errors=True)
+        (folder / "theirs").mkdir(parents=True)
+
+    theirs = {
+        "skopeo and umoci": lambda: shell(f"{copy}; {unpack}"),
+        "the same, synced": lambda: shell(f"{copy}; {unpack}; sync -f {into}"),
+    }
+    if shutil.which("podman"):
+        theirs["podman pull"] = lambda: shell(podman)
+    return Case(
+        f"image, {LAYERS} layers",
+        lambda: fetch(name="bench", image=f"docker://{IMAGE}", validate_certs=False),
+        theirs,
+        clear,
+    )
+
+
+def cases(folder: Path, address: str, rounds: int) -> Iterator[Case]:
+    """What is measured."""
+    with registry(folder):
+        push(folder)
+        yield image(folder)
+        share(folder, rounds)
     plain = folder / "served/plain"
     for name, compress in COMPRESS.items():
         archive = folder / "served" / name
         if name != "plain":
             shell(f"{compress} < {plain} > {archive}")
         yield tarball(f"{name}, {archive.stat().st_size >> 20} MiB", archive, address, folder)
+
+
+def share(folder: Path, rounds: int) -> None:
+    """Prints what containers cost of an image that is there, and the disk that they use."""
+    names = [f"bench-{number}" for number in range(SHARING)]
+
+    def declare(count: int) -> float:
+        began = time.perf_counter()
+        images = [{"name": name, "image": f"docker://{IMAGE}", "validate_certs": False} for name in names]
+        fetch(batch=images[:count])
+        started = [{"name": name, "command": ["sleep", "infinity"], "stop_timeout": 0} for name in names]
+        module("container_process", batch=started[:count])
+        return time.perf_counter() - began
+
+    def end() -> None:
+        module("container_process", batch=[{"name": name, "state": "absent"} for name in names])
+        fetch(batch=[{"name": name, "state": "absent"} for name in names])
+
+    def disk() -> int:
+        words = ["du", "--summarize", "--block-size=1K", "/var/lib/bare-containers"]
+        return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[0])
+
+    module("launcher")
+    fetch(name="bench", image=f"docker://{IMAGE}", validate_certs=False)
+    before = disk()
+    ones, wholes = [], []
+    for _round in range(rounds):
+        ones.append(declare(1))
+        end()
+        wholes.append(declare(SHARING))
+        after = disk()
+        end()
+    each = (statistics.median(wholes) - statistics.median(ones)) / (SHARING - 1)
+    print(f"declared to running: {statistics.median(ones):.2f} s the first, {each * 1000:.1f} ms each of the")
+    print(f"2nd to {SHARING}th of its image; on disk {before} KiB with none, {after} KiB with {SHARING}")
+    fetch(name="bench", state="absent", gc=True)
 
 
 def timed(act: Callable[[], None], clear: Callable[[], None]) -> float:
@@ -148,7 +272,7 @@ def measure(folder: Path, rounds: int) -> None:
     make_archive(folder / "served")
     print(f"{'':20} {'ours s':>8}  against")
     with served(folder / "served") as address:
-        for case in cases(folder, address):
+        for case in cases(folder, address, rounds):
             ways = {"ours": case.ours, **case.theirs}
             seconds: dict[str, list[float]] = {way: [] for way in ways}
             for _round in range(rounds):
@@ -167,7 +291,7 @@ def measure(folder: Path, rounds: int) -> None:
 def main(rounds: int = 5) -> None:
     """Measures inside a host of its own, whose store is on the file system of temporary files."""
     inside = """
-    mount -t tmpfs none /run
+    mount -t tmpfs none /run; mount -t tmpfs none /var/log; mount -t tmpfs none /usr/local/lib
     mkdir "$1/lib"
     mount --bind "$1/lib" /var/lib
     ip link set lo up
