@@ -40,7 +40,7 @@ site: $(READY) ## bring a test host up, provision the sample containers on it, a
 
 .PHONY: test
 test: $(READY) ## lint, unit, kernel, testhost and molecule, with a summary at the end
-	python tests/phases.py unit,kernel lint,testhost,molecule
+	python tests/phases.py lint,unit,kernel,testhost molecule
 
 .PHONY: lint
 lint: $(LINTERS:%=lint-%) ## every linter; one of them alone is lint-NAME
