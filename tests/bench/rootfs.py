@@ -61,10 +61,10 @@ class Case:
     clear: Callable[[], None]
 
 
-def module(name: str, **arguments: object) -> None:
+def module(module_name: str, /, **arguments: object) -> None:
     """Runs a module as Ansible does, in an interpreter of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN_MODULE, name],
+        [sys.executable, "-c", RUN_MODULE, module_name],
         input=json.dumps(arguments),
         capture_output=True,
         text=True,
@@ -173,7 +173,9 @@ def registry(folder: Path) -> Iterator[None]:
     words = ["docker-registry", "serve", config]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            shell(f"until curl -fsS http://{IMAGE.partition('/')[0]}/v2/ 2>&-; do sleep 0.1; done")
+            shell(
+                f"until curl -fsS -o /dev/null http://{IMAGE.partition('/')[0]}/v2/ 2>&-; do sleep 0.1; done"
+            )
             yield
         finally:
             server.kill()

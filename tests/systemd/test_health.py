@@ -234,14 +234,14 @@ def test_pauses_between_restarts_grow_and_end(host, converge):
     converge(state="absent")
     policy = {"restart_policy": "always", "restart_sec": 1, "restart_max_delay_sec": 4}
     ends = {"command": ["sh", "-c", "sleep 1; exit 3"], **policy}
+    host.shell("journalctl --sync")
+    before = host.shell("journalctl --lines=0 --show-cursor").partition("cursor: ")[2].strip()
     converge(**ends)
     eventually(lambda: int(shown(host, "NRestarts")) >= 5, seconds=180)
     # When it has ended, and when it was started again, by the journal's clock in microseconds.
     host.shell("journalctl --sync")
-    entries = [
-        json.loads(line)
-        for line in host.shell(f"journalctl --unit={UNIT} --output=json --no-pager").splitlines()
-    ]
+    told = f"journalctl --unit={UNIT} --after-cursor='{before}' --output=json --no-pager"
+    entries = [json.loads(line) for line in host.shell(told).splitlines()]
     ended = [
         float(each["__MONOTONIC_TIMESTAMP"]) for each in entries if "Main process exited" in each["MESSAGE"]
     ]
