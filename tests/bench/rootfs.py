@@ -14,7 +14,6 @@ medians.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import shutil
@@ -28,7 +27,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).parent.parent.parent
+from modules import PROJECT, module
+
 SERVER = PROJECT / "tests/support/web_server.py"
 SIZE = 120 << 20
 FROM = ("bin", "lib/python3", "lib/x86_64-linux-gnu", "share", "lib")
@@ -42,13 +42,6 @@ storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}
 http: {{addr: "127.0.0.1:5000"}}
 """
 COMPRESS = {"plain": "cat", "gzip": "gzip -1", "zstd": "zstd -q", "xz": "xz -0 -T2"}
-RUN_MODULE = """
-import json, runpy, sys
-from ansible.module_utils import basic
-basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": json.load(sys.stdin)}).encode()
-basic._ANSIBLE_PROFILE = "legacy"
-runpy.run_module("ansible_collections.bare.containers.plugins.modules." + sys.argv[1], run_name="__main__")
-"""
 
 
 @dataclass(frozen=True)
@@ -59,20 +52,6 @@ class Case:
     ours: Callable[[], None]
     theirs: dict[str, Callable[[], None]]
     clear: Callable[[], None]
-
-
-def module(module_name: str, /, **arguments: object) -> None:
-    """Runs a module as Ansible does, in an interpreter of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_MODULE, module_name],
-        input=json.dumps(arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(PROJECT / ".collections")},
-    )
-    result = json.loads(done.stdout)
-    assert not result.get("failed"), result["msg"]
 
 
 def fetch(**arguments: object) -> None:

@@ -21,7 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).parent.parent.parent
+from modules import module
+
 COUNT = 50
 SINGLE = 30
 RUNTIMES = ("crun", "runc")
@@ -29,13 +30,6 @@ THEIRS = Path("/run/theirs")
 TREE = Path("/run/tree")
 BUNDLES = Path("/var/lib/bare-containers/containers")
 LAUNCH = "/usr/local/lib/bare-containers/launch"
-RUN_MODULE = """
-import json, runpy, sys
-from ansible.module_utils import basic
-basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": json.load(sys.stdin)}).encode()
-basic._ANSIBLE_PROFILE = "legacy"
-runpy.run_module("ansible_collections.bare.containers.plugins.modules." + sys.argv[1], run_name="__main__")
-"""
 OF_ITS_OWN = """
 mount -t tmpfs none /run && mount -t tmpfs none /var/log && mount -t tmpfs none /usr/local/lib
 mkdir -p /var/lib/bare-containers && mount -t tmpfs none /var/lib/bare-containers
@@ -52,21 +46,6 @@ def names() -> list[str]:
     return [f"bench-start-{number}" for number in range(COUNT)]
 
 
-def module(name: str, arguments: dict) -> dict:
-    """Runs a module as Ansible does, in an interpreter of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_MODULE, name],
-        input=json.dumps(arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(PROJECT / ".collections")},
-    )
-    result = json.loads(done.stdout)
-    assert not result.get("failed"), result["msg"]
-    return result
-
-
 def declare(state: str, count: int = COUNT) -> float:
     """The seconds that container_process takes for the first ``count``."""
     options = {
@@ -78,7 +57,7 @@ def declare(state: str, count: int = COUNT) -> float:
     began = time.perf_counter()
     module(
         "container_process",
-        {"batch": [{"name": name, **options, "state": state} for name in names()[:count]]},
+        batch=[{"name": name, **options, "state": state} for name in names()[:count]],
     )
     return time.perf_counter() - began
 
@@ -178,7 +157,7 @@ def make_tree() -> None:
 def measure(rounds: int) -> None:
     """Prints the table. Runs inside the namespaces that main() makes."""
     make_tree()
-    module("launcher", {})
+    module("launcher")
     seconds: dict[str, list[float]] = {}
 
     def add(what: str, each: float) -> None:

@@ -209,17 +209,24 @@ DRIFTS = {
 }
 
 
+def drift_is_reported_and_repaired(
+    machine: Any, declaration: Mapping[str, Any], before: Mapping[str, Any], command: str
+) -> None:
+    """What a shell command changes of ``before`` is foretold as the run then puts it right."""
+    machine.shell(command)
+    drifted = snapshot(machine)
+    foretold = converge(machine, declaration, check=True)
+    assert foretold["changed"]
+    assert snapshot(machine) == drifted
+    repaired = converge(machine, declaration)
+    assert repaired["diff"] == foretold["diff"]
+    assert alike(snapshot(machine)) == alike(before)
+
+
 @pytest.mark.parametrize("command", DRIFTS.values(), ids=DRIFTS.keys())
 def test_drift_is_reported_and_repaired(declared: tuple[Any, dict[str, Any]], command: str) -> None:
     machine, before = declared
-    machine.shell(command)
-    drifted = snapshot(machine)
-    foretold = converge(machine, ALL, check=True)
-    assert foretold["changed"]
-    assert snapshot(machine) == drifted
-    repaired = converge(machine, ALL)
-    assert repaired["diff"] == foretold["diff"]
-    assert alike(snapshot(machine)) == alike(before)
+    drift_is_reported_and_repaired(machine, ALL, before, command)
 
 
 def test_commands_and_boot_scripts_alone_build_the_same_and_removal_leaves_nothing(
@@ -349,14 +356,7 @@ class TestSharedLink:
         self, sharing: tuple[Any, Any, dict[str, Any]], command: str
     ) -> None:
         machine, _other, before = sharing
-        machine.shell(command)
-        drifted = snapshot(machine)
-        foretold = converge(machine, SHARING, check=True)
-        assert foretold["changed"]
-        assert snapshot(machine) == drifted
-        repaired = converge(machine, SHARING)
-        assert repaired["diff"] == foretold["diff"]
-        assert alike(snapshot(machine)) == alike(before)
+        drift_is_reported_and_repaired(machine, SHARING, before, command)
 
     def test_changed_declaration_and_back(self, sharing: tuple[Any, Any, dict[str, Any]]) -> None:
         machine, _other, before = sharing

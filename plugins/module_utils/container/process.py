@@ -98,6 +98,7 @@ class Process:
         self._directory = host.directory(self.name)
         self._declaration = host.Declaration(self.name, "process")
         self._kept: Entry | None = None
+        self._completed: dict[str, Any] | None = None
         self._config: spec.Config = {}
         self._made: tuple[Entry, spec.Host, spec.Config] | None = None
         self._restarted = False
@@ -106,7 +107,7 @@ class Process:
     # What is there.
 
     def read(self) -> State:
-        self._kept = self._declaration.read()
+        self._kept, self._completed = self._declaration.read(), None
         found = running(self.name)
         self._pid = found[0] if found else None
         active = any(supervisor.active(self.name) for supervisor in self._batch.supervisors.values())
@@ -183,7 +184,7 @@ class Process:
         declared = self._declared()
         kind = _kind(declared)
         given = surroundings.read(declared, kind)
-        self._missing = surroundings.missing(declared)
+        self._missing = surroundings.missing(self.name, given.layers)
         started = declared["state"] != "stopped"
         config = self._config = self._make_config(declared, given)
         expected = {
@@ -223,7 +224,13 @@ class Process:
         return health.interval(declared) > 0
 
     def _declared(self) -> dict[str, Any]:
-        """The declaration with what the image says; to stop or restart, the one that is kept is enough."""
+        """The declaration with what the image says, which is read once each time that the host is."""
+        if self._completed is None:
+            self._completed = self._complete()
+        return self._completed
+
+    def _complete(self) -> dict[str, Any]:
+        """To stop or restart, the declaration that is kept is enough."""
         state = self._entry["state"]
         if "command" not in self._entry and state not in RUNNING and self._kept is not None:
             entry: Entry = {**self._kept, "name": self.name}

@@ -46,27 +46,27 @@ def read(declared: Mapping[str, Any], supervisor: str) -> spec.Host:
 
 def layers(declared: Mapping[str, Any]) -> list[str]:
     """The directories of the root file system, lowest first; none where none is declared. Raises Failure."""
-    if "rootfs" in declared:
-        return [declared["rootfs"]]
-    kept = host.Declaration(declared["name"], "rootfs").read() or {}
-    return list(kept.get("layers", []))
+    return list(_rootfs(declared).get("layers", []))
 
 
 def image_config(declared: Mapping[str, Any]) -> dict[str, Any]:
     """What the image of the root file system says of its containers; nothing where it is no image. Raises
     Failure."""
+    return dict(_rootfs(declared).get("config", {}))
+
+
+def _rootfs(declared: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The root file system as rootfs_fetch keeps its declaration, also of one that is only a directory."""
     if "rootfs" in declared:
-        return {}
-    kept = host.Declaration(declared["name"], "rootfs").read() or {}
-    return dict(kept.get("config", {}))
+        return {"layers": [declared["rootfs"]]}
+    return host.Declaration(declared["name"], "rootfs").read() or {}
 
 
-def missing(declared: Mapping[str, Any]) -> Failure | None:
-    """What keeps the root file system from being mounted, or None."""
-    found = layers(declared)
+def missing(name: str, found: Sequence[str]) -> Failure | None:
+    """What keeps a root file system of these layers from being mounted, or None."""
     if not found:
         return Failure(
-            f"rootfs: {declared['name']} has no root file system; rootfs_fetch gives it one, or rootfs names "
+            f"rootfs: {name} has no root file system; rootfs_fetch gives it one, or rootfs names "
             "a directory; nothing was changed."
         )
     for layer in found:

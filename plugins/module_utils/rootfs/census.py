@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_CHUNK = 1 << 20
+from .files import digest
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,5 @@ def _describe(path: bytes, status: os.stat_result, name: bytes) -> bytes:
 
 def _digest(path: bytes) -> str:
     """The sha256 of a file's content."""
-    digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as opened:
-        for data in iter(lambda: opened.read(_CHUNK), b""):
-            digest.update(data)
-    return digest.hexdigest()
+        return digest("sha256", opened)

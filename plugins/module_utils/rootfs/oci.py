@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .archive import Refused
+from .files import digest
 
 MOST_LAYERS = 128
 """Docker's own limit is 127."""
 
 _LARGEST = 4 << 20  # what registries accept as a manifest
-_CHUNK = 1 << 20
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -59,15 +59,13 @@ def read(directory: Path) -> Image:
 
 def check(directory: Path, blob: str) -> str:
     """The blob, once it has the content that it is called by. Raises Refused, OSError."""
-    digest = hashlib.sha256()
     try:
         with open(directory / blob, "rb") as opened:
-            for data in iter(lambda: opened.read(_CHUNK), b""):
-                digest.update(data)
+            found = digest("sha256", opened)
     except FileNotFoundError:
         raise Refused(f"lacks the blob sha256:{blob}") from None
-    if digest.hexdigest() != blob:
-        raise Refused(f"has a damaged blob: sha256:{blob} has the digest sha256:{digest.hexdigest()}")
+    if found != blob:
+        raise Refused(f"has a damaged blob: sha256:{blob} has the digest sha256:{found}")
     return blob
 
 

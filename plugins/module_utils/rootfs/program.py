@@ -34,9 +34,8 @@ def output(
     ``failed`` makes an exception of its status (negative for a signal) and the lines of its standard error,
     for when it has ended without success. That is raised also in place of what the reader of a stream that
     ended too early has raised. One that still has something to say when nobody wants more of it is killed,
-    and is no failure. ``messages`` is where its
-    standard error goes, ``prepare`` runs in its process before it; the rest is for subprocess.Popen. Raises
-    Failure, OSError.
+    and is no failure. ``messages`` is where its standard error goes, ``prepare`` runs in its process before
+    it; the rest is for subprocess.Popen. Raises Failure, OSError.
     """
 
     def begin() -> None:
