@@ -148,7 +148,7 @@ _ACCEPTED: Any = {
     dict: "an object",
 }
 
-_IPC_SYSCTLS = (
+IPC_SYSCTLS = (
     "kernel.msgmax",
     "kernel.msgmnb",
     "kernel.msgmni",
@@ -342,7 +342,7 @@ def _check_sysctl(key: str, value: str, own: list[str]) -> None:
     namespace = {"net": "network", "fs": "ipc", "kernel": "ipc", "user": "user"}.get(parts[0])
     if key == "kernel.domainname":
         namespace = "uts"
-    elif namespace == "ipc" and key not in _IPC_SYSCTLS and parts[:2] != ["fs", "mqueue"]:
+    elif namespace == "ipc" and key not in IPC_SYSCTLS and parts[:2] != ["fs", "mqueue"]:
         namespace = None
     strict = len(parts) > 1 and all(part and _IN_A_KEY.issuperset(part) for part in parts)
     if not strict or namespace is None:

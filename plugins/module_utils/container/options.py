@@ -18,6 +18,7 @@ from ..kernel import capability
 from ..module import NAME
 from ..options import Option, Options, size
 from . import devices, seccomp
+from .config import IPC_SYSCTLS
 from .values import LAST_ID, USER, absolute, command, environment, seconds, text, user
 
 STATES = ("started", "stopped", "restarted", "paused", "absent")
@@ -32,19 +33,6 @@ _HEALTH_KINDS = (["CMD"], ["CMD-SHELL"], ["NONE"])
 _LOG_PATH = re.compile(r"(/[\w.,:+@-]+)+", re.ASCII)
 _TAG = re.compile(r"[\w.,:+@/-]{1,64}", re.ASCII)
 _REAL_TIME_SIGNAL = re.compile(r"SIGRTMIN\+([0-9]{1,2})")
-
-_NAMESPACED_SYSCTLS = (
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-)
-"""The kernel's settings that belong to an IPC namespace (ipc_namespaces(7)); with ``fs.mqueue.*`` and
-``net.*`` all there are of a namespace."""
 
 _LIMITS = tuple(
     name[len("RLIMIT_") :].lower()
@@ -188,9 +176,9 @@ def _annotations(value: Mapping[str, Any]) -> dict[str, str]:
 def _sysctls(value: Mapping[str, Any]) -> dict[str, str]:
     settings = {str(key): str(item) for key, item in value.items()}
     for key, item in settings.items():
-        namespaced = key in _NAMESPACED_SYSCTLS or key.startswith(("net.", "fs.mqueue."))
+        namespaced = key in IPC_SYSCTLS or key.startswith(("net.", "fs.mqueue."))
         if not _SYSCTL.fullmatch(key) or not namespaced:
-            accepted = ", ".join(("net.*", "fs.mqueue.*", *_NAMESPACED_SYSCTLS))
+            accepted = ", ".join(("net.*", "fs.mqueue.*", *IPC_SYSCTLS))
             raise ValueError(f"settings of the container's own namespaces ({accepted}), which {key!r} is not")
         if not _SYSCTL_VALUE.fullmatch(item):
             raise ValueError(f"values of printable characters, which that of {key!r} is not")
