@@ -34,9 +34,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import file_steps
 from .converge import Failure, Step
 from .kernel import file
-from .shell import command, write_file
+from .shell import command
 
 STATE = Path("/var/lib/bare-containers")
 RUN = Path("/run/bare-containers")
@@ -117,11 +118,7 @@ class Declaration:
     def write_step(self, declaration: Mapping[str, Any]) -> Step:
         """The step that keeps ``declaration`` (plain data)."""
         text = json.dumps(declaration, indent=2, sort_keys=True) + "\n"
-        return Step(
-            f"{self._part} declaration",
-            write_file(self.path, text, 0o600),
-            lambda: file.write_atomically(self.path, text, 0o600),
-        )
+        return file_steps.write(f"{self._part} declaration", self.path, text, 0o600)
 
     def is_left(self) -> bool:
         """Whether remove_step() has something to remove: the declaration, or what a killed run left of it.
@@ -146,6 +143,15 @@ class Declaration:
     def _remove(self) -> None:
         file.remove(self.path)
         file.remove_empty(self.path.parent, up_to=STATE.parent)
+
+
+def read_json(path: Path) -> Any:
+    """What is in a file of ours: None without one, its text where that is no JSON. Raises OSError."""
+    text = file.read_text(path)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        return text
 
 
 def names() -> list[str]:

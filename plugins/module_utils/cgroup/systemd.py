@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import systemctl
+from .. import file_steps, systemctl
 from ..converge import Failure, Step
 from ..kernel import cgroup, file
 from ..options import differences
-from ..shell import command, write_file, write_value
+from ..shell import command, write_value
 from . import files, hierarchy
 from .kinds import Value
 from .live import Live, delegate_command
@@ -228,10 +228,7 @@ class Systemd:
         return [_start_line(write_value(self.path / name, text)) for text in texts]
 
     def _write_step(self) -> Step:
-        text = self._text()
-        return Step(
-            "drop_in", write_file(self._drop_in, text), lambda: file.write_atomically(self._drop_in, text)
-        )
+        return file_steps.write("drop_in", self._drop_in, self._text())
 
     def _remove_step(self) -> Step:
         directory = self._drop_in.parent

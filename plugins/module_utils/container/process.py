@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import host, systemctl
+from .. import file_steps, host, systemctl
 from ..converge import Failure, Needs, State, Step
-from ..kernel import cgroup, file, namespace, overlay
+from ..kernel import cgroup, file, namespace
 from ..shell import command, write_file
-from . import bundle, health, image, installation, log, private_copy, seccomp, spec, surroundings, units
-from . import config as configuration
+from . import bundle, health, image, installation, log, seccomp, spec, surroundings, units
 from .options import OPTIONS, signal_number
 from .recipe import recipe
+from .root import Root
 from .state import running
 from .supervisor import Direct, Stop, Supervisor, Systemd
 from .together import Together, settling
@@ -31,10 +31,6 @@ Entry = Mapping[str, Any]
 
 ABSENT: State = {"state": "absent"}
 RUNNING = ("started", "paused")
-
-_ROOT = ("rootfs", "upper", "work")
-_COPIED = "copied.json"
-"""The file of a bundle that tells which layers its root is a whole copy of."""
 
 
 def check(entries: Sequence[Entry]) -> None:
@@ -97,6 +93,7 @@ class Process:
         self._batch = batch
         self._directory = host.directory(self.name)
         self._declaration = host.Declaration(self.name, "process")
+        self._root = Root(self.name)
         self._kept: Entry | None = None
         self._completed: dict[str, Any] | None = None
         self._config: spec.Config = {}
@@ -123,8 +120,7 @@ class Process:
             return {**state, "files": files}
         config = _read_config(self._directory / "config.json")
         state["declaration"] = self._kept
-        state["directories"] = [name for name in _ROOT if (self._directory / name).is_dir()]
-        state["copied"] = _read_json(self._directory / _COPIED)
+        state.update(self._root.read())
         state["etc"] = {name: self._read_etc(name)[0] for name in spec.ETC_FILES}
         state["config"] = _shown(config)
         state["seccomp"] = _digest(_read_bytes(self._directory / bundle.FILTER))
@@ -134,7 +130,7 @@ class Process:
             state["units_loaded"] = not systemd.stale(self.name)
             state["enabled"] = os.path.lexists(units.wants_path(self.name))
             state["checked"] = systemd.checked(self.name)
-        state["health"] = _read_json(self._directory / bundle.HEALTH)
+        state["health"] = host.read_json(self._directory / bundle.HEALTH)
         state["log_rotation"] = file.read_text(log.rotation_path(self.name))
         state["process"] = self._differences(found[0], config) if found else None
         return state
@@ -146,9 +142,9 @@ class Process:
     def _places(self) -> Iterator[Path]:
         """Everything that a container's process leaves on the host."""
         yield self._declaration.path
-        for name in ("config.json", bundle.FILTER, bundle.HEALTH, _COPIED, "etc", *_ROOT):
+        for name in ("config.json", bundle.FILTER, bundle.HEALTH, "etc"):
             yield self._directory / name
-        yield file.beside(self._directory / "rootfs")
+        yield from (*self._root.files(), *self._root.trees())
         yield from map(units.path, units.names(self.name))
         yield from (units.wants_path(self.name), log.rotation_path(self.name), host.RUN / self.name)
         yield from log.files(self.name, self._kept)
@@ -253,9 +249,10 @@ class Process:
         restart = self._entry["state"] == "restarted" and not self._restarted
         stop = runs and (restart or not wanted or bool({"config", "process", "copied"} & differs))
         start = wanted and (stop or not runs)
-        before, after = _root(actual.get("config")), _root(self._config)
-        other = bool(before) and before != after
-        fresh = other and not self._is_kept(actual, before, after)
+        other = self._root.is_another(actual.get("config"), self._config)
+        fresh = other and not self._root.is_kept(
+            actual, actual["config"], self._config, self._declared().get("upper", "reset")
+        )
         keep = [self._declaration.write_step(expected["declaration"])] if "declaration" in differs else []
         new = actual.get("declaration") is None
         steps = [*keep] if new else []
@@ -267,7 +264,7 @@ class Process:
         if stop:
             steps += self._stop_steps()
         steps += self._unit_steps(actual, expected)
-        steps += self._root_steps(actual, expected, fresh)
+        steps += self._root.steps(actual, expected, fresh)
         if "config" in differs:
             steps.append(self._config_step(self._config, other))
         if "seccomp" in differs:
@@ -340,70 +337,10 @@ class Process:
         if "log_rotation" in differs:
             yield _file_step("log_rotation", log.rotation_path(self.name), expected["log_rotation"])
 
-    def _is_kept(self, actual: State, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-        """Whether what the container has written stays, though what is below it changes. Raises Failure where
-        it should and can't."""
-        if self._declared().get("upper") != "keep" or "upper" not in actual["directories"]:
-            return False
-        if before["ids"] != after["ids"]:
-            raise Failure(
-                f"upper: 'keep' can't be held, as the users of {self.name} get other IDs on the host "
-                "(userns, uidmap, gidmap) than those who wrote what is kept; 'reset' drops that; nothing was "
-                "changed."
-            )
-        return True
-
-    def _root_steps(self, actual: State, expected: State, fresh: bool) -> Iterator[Step]:
-        """A ``fresh`` root starts without what was written above another one, or by users of other ids."""
-        there, wanted = actual.get("directories", []), expected["directories"]
-        told, layers = actual.get("copied"), expected["copied"]
-        if layers is None and told is not None:
-            # First, as it says that the copy is whole.
-            yield _file_step("copied", self._directory / _COPIED, None)
-        copied = [] if layers is None else ["rootfs"]
-        if layers is not None and (fresh or told != layers or "rootfs" not in there):
-            yield self._copy_step(layers)
-        surplus = [name for name in there if (fresh or name not in wanted) and name not in copied]
-        made = [name for name in wanted if (name in surplus or name not in there) and name not in copied]
-        if surplus or made:
-            yield self._directories_step(surplus, made, fresh)
-
-    def _copy_step(self, layers: Sequence[str]) -> Step:
-        """What is there goes when what takes its place is whole."""
-        told, target = self._directory / _COPIED, self._directory / "rootfs"
-        text = json.dumps(layers, indent=2) + "\n"
-
-        def apply() -> None:
-            private_copy.make(layers, file.beside(target))
-            file.remove(told)
-            file.remove_tree(target)
-            file.beside(target).rename(target)
-            file.write_atomically(told, text)
-
-        commands = (*private_copy.commands(layers, target), *write_file(told, text))
-        return Step("copied", commands, apply, Needs.RECREATE)
-
-    def _directories_step(self, surplus: Sequence[str], wanted: Sequence[str], fresh: bool) -> Step:
-        removed = [self._directory / name for name in surplus]
-        made = [self._directory / name for name in wanted]
-
-        def apply() -> None:
-            for path in removed:
-                file.remove_tree(path)
-            for path in made:
-                path.mkdir(parents=True, exist_ok=True)
-
-        commands = [command(["rm", "-rf", *removed])] if removed else []
-        commands += [command(["mkdir", "-p", *made])] if made else []
-        return Step("directories", tuple(commands), apply, Needs.RECREATE if fresh else Needs.RESTART)
-
     def _config_step(self, config: spec.Config, other_root: bool) -> Step:
         text = json.dumps(config, indent=2) + "\n"
-        path = self._directory / "config.json"
         needs = Needs.RECREATE if other_root else Needs.RESTART
-        return Step(
-            "config", write_file(path, text, 0o600), lambda: file.write_atomically(path, text, 0o600), needs
-        )
+        return file_steps.write("config", self._directory / "config.json", text, 0o600, needs)
 
     def _start_steps(self, declared: Entry) -> tuple[Step, ...]:
         kind, checked = _kind(declared), health.interval(declared) > 0
@@ -469,8 +406,7 @@ class Process:
                 steps.append(_file_step(what, path, None))
         if any(step.changes in ("units", "enabled") for step in steps):
             steps.append(systemctl.reload_step("units"))
-        trees = [self._directory / name for name in ("etc", *_ROOT)]
-        trees += [file.beside(self._directory / "rootfs"), host.RUN / self.name]
+        trees = [self._directory / "etc", *self._root.trees(), host.RUN / self.name]
         steps += [
             Step("files", (command(["rm", "-rf", path]),), _bound(_remove_tree, path))
             for path in trees
@@ -480,7 +416,7 @@ class Process:
             self._directory / "config.json",
             self._directory / bundle.FILTER,
             self._directory / bundle.HEALTH,
-            self._directory / _COPIED,
+            *self._root.files(),
             log.rotation_path(self.name),
             *log.files(self.name, self._kept),
         ):
@@ -538,7 +474,7 @@ def _file_step(changes: str, path: Path, text: str | bytes | None) -> Step:
     """Writes a file, or removes it."""
     if text is None:
         return Step(changes, (command(["rm", "-f", path]),), lambda: _remove_file(path))
-    return Step(changes, write_file(path, text), lambda: file.write_atomically(path, text))
+    return file_steps.write(changes, path, text)
 
 
 def _remove_file(path: Path) -> None:
@@ -575,19 +511,10 @@ def _link(target: Path, link: Path) -> None:
 
 def _read_config(path: Path) -> spec.Config | None:
     """The config at ``path``; a damaged one counts as none, and is written anew."""
-    config = _read_json(path)
+    config = host.read_json(path)
     shape = {"root": dict, "process": dict, "mounts": list, "linux": dict}
     sound = isinstance(config, dict) and all(isinstance(config.get(key), shape[key]) for key in shape)
     return config if sound else None
-
-
-def _read_json(path: Path) -> Any:
-    """What is in the file, as far as it is JSON."""
-    text = file.read_text(path)
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        return text
 
 
 def _shown(config: spec.Config | None) -> spec.Config | None:
@@ -617,17 +544,6 @@ def _digest(content: bytes | None) -> str | None:
 
 def _read_bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
-
-
-def _root(config: Entry | None) -> dict[str, Any]:
-    """What a config's root file system is made of, apart from the container's own layer: with other layers
-    below it, or users of other ids, who can't have what those before them wrote, that layer is of no use."""
-    if config is None:
-        return {}
-    mounts = configuration.root_mounts(dict(config))
-    layers = [layer for entry in mounts for layer in overlay.split(entry["options"])]
-    ids = [config["linux"].get(name) for name in ("uidMappings", "gidMappings")] if layers else []
-    return {"path": config["root"]["path"], "layers": layers, "ids": ids}
 
 
 def _paths(before: Any, after: Any, where: str = "") -> Iterator[str]:

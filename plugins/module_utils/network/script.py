@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .. import host
+from .. import file_steps, host
 from ..converge import Step
 from ..kernel import file
-from ..shell import command, write_file
+from ..shell import command
 
 
 class TextFile:
@@ -28,8 +28,7 @@ class TextFile:
 
     def write_step(self, changes: str, lines: Sequence[str]) -> Step:
         """The step that makes these lines its content."""
-        text = "\n".join(lines) + "\n"
-        return Step(changes, write_file(self.path, text), lambda: file.write_atomically(self.path, text))
+        return file_steps.write(changes, self.path, "\n".join(lines) + "\n")
 
     def remove_step(self, changes: str) -> Step:
         """The step that removes it, and of our own folders those that it leaves empty."""
