@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils.container import seccomp
+from ansible_collections.bare.containers.plugins.module_utils.container import seccomp, seccomp_filter
 from ansible_collections.bare.containers.plugins.module_utils.container.spec import DEFAULT_CAPABILITIES
 from ansible_collections.bare.containers.plugins.module_utils.kernel import seccomp as kernel_seccomp
 from ansible_collections.bare.containers.plugins.module_utils.kernel import syscall
@@ -33,7 +33,7 @@ LIBSECCOMP = ctypes.CDLL("libseccomp.so.2")
 def compiled(profile: object) -> bytes:
     given = seccomp.conditions(DEFAULT_CAPABILITIES)
     normal = seccomp.read("default", given) if profile == "default" else seccomp.normalise(profile, given)
-    return seccomp.compile_filter(normal)
+    return seccomp_filter.compile_filter(normal)
 
 
 def call(name: str, *arguments: object) -> int:

@@ -19,7 +19,7 @@ from .. import file_steps, host, systemctl
 from ..converge import Failure, Needs, State, Step
 from ..kernel import cgroup, file, namespace
 from ..shell import command, write_file
-from . import bundle, health, image, installation, log, seccomp, spec, surroundings, units
+from . import bundle, health, image, installation, log, seccomp, seccomp_filter, spec, surroundings, units
 from .options import OPTIONS, signal_number
 from .recipe import recipe
 from .root import Root
@@ -535,7 +535,7 @@ def _normal_filter(config: spec.Config) -> seccomp.Profile:
 def _filter(config: spec.Config) -> bytes | None:
     """What seccomp.bpf is to hold. Raises Failure."""
     profile = config["linux"].get("seccomp")
-    return None if profile is None else seccomp.compile_filter(profile)
+    return None if profile is None else seccomp_filter.compile_filter(profile)
 
 
 def _digest(content: bytes | None) -> str | None:

@@ -10,7 +10,11 @@ import os
 import struct
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils.container import seccomp, seccomp_default
+from ansible_collections.bare.containers.plugins.module_utils.container import (
+    seccomp,
+    seccomp_default,
+    seccomp_filter,
+)
 from ansible_collections.bare.containers.plugins.module_utils.container.spec import DEFAULT_CAPABILITIES
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
 from ansible_collections.bare.containers.plugins.module_utils.kernel import capability
@@ -105,7 +109,7 @@ def test_rules_are_what_the_filter_decides():
             defaultErrnoRet=13,
         )
     )
-    compiled = seccomp.compile_filter(normal)
+    compiled = seccomp_filter.compile_filter(normal)
     assert decide(compiled, "read") == ALLOW
     assert decide(compiled, "openat", 0, 0, 0) == ALLOW
     assert decide(compiled, "openat", 0, 0, 1) == refused(13)
@@ -164,7 +168,7 @@ ENDLESS = {
 @example(ENDLESS, [("mmap", [1, 0, 1, 0, 0, 0])])
 def test_conditions_mean_what_they_say(declared, calls):
     rules = [rule(name, args=args) for name, alternatives in declared.items() for args in alternatives]
-    compiled = seccomp.compile_filter(parse(profile(*rules)))
+    compiled = seccomp_filter.compile_filter(parse(profile(*rules)))
     for name, values in calls:
         allowed = any(
             all(
@@ -194,7 +198,7 @@ def test_every_call_gets_what_is_said_of_it(declared, architectures):
     resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name_arch
     rules = [rule(name, action=action) for name, action in declared.items()]
     normal = parse(profile(*rules, defaultErrnoRet=2, architectures=architectures))
-    compiled = seccomp.compile_filter(normal)
+    compiled = seccomp_filter.compile_filter(normal)
     for architecture in normal["architectures"]:
         token = TOKENS[architecture]
         for name in NAMES:
@@ -206,13 +210,13 @@ def test_every_call_gets_what_is_said_of_it(declared, architectures):
 
 def test_two_conditions_on_one_argument_are_alternatives():
     normal = parse(profile(rule("prctl", args=[argument(0, "EQ", 3), argument(0, "EQ", 4)])))
-    compiled = seccomp.compile_filter(normal)
+    compiled = seccomp_filter.compile_filter(normal)
     assert [decide(compiled, "prctl", value) for value in (3, 4)] == [ALLOW, ALLOW]
     assert decide(compiled, "prctl", 5) == refused(errno.EPERM)
 
 
 def test_conditions_go_before_what_holds_without_and_the_strictest_first():
-    compiled = seccomp.compile_filter(
+    compiled = seccomp_filter.compile_filter(
         parse(
             profile(
                 rule("ioctl"),
@@ -313,13 +317,13 @@ def test_of_architectures_those_are_kept_that_the_machine_may_run():
 @pytest.mark.skipif(MACHINE != "x86_64", reason="these are the other architectures of x86_64 alone")
 def test_another_architecture_is_no_way_around():
     x32_mount, i386_mount = 0x40000000 | 165, 21
-    strict = seccomp.compile_filter(parse(profile(rule("mount"))))
+    strict = seccomp_filter.compile_filter(parse(profile(rule("mount"))))
     assert decide(strict, "mount") == ALLOW
     assert run(strict, x32_mount) == KILL
     assert run(strict, i386_mount, architecture=I386) == KILL
     assert run(strict, 165, architecture=AARCH64) == KILL
     both = profile(rule("mount"), architectures=["SCMP_ARCH_X86", "SCMP_ARCH_X32"])
-    wide = seccomp.compile_filter(parse(both))
+    wide = seccomp_filter.compile_filter(parse(both))
     assert run(wide, x32_mount) == ALLOW
     assert run(wide, i386_mount, architecture=I386) == ALLOW
     assert run(wide, 165, architecture=I386) == refused(errno.EPERM)
@@ -329,7 +333,7 @@ def test_another_architecture_is_no_way_around():
 def test_conditions_hold_for_all_architectures_listed():
     both = {"architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}
     only_inet = profile(rule("socket", args=[argument(0, "EQ", 2)]), **both)
-    compiled = seccomp.compile_filter(parse(only_inet))
+    compiled = seccomp_filter.compile_filter(parse(only_inet))
     for number, architecture in ((41, X86_64), (41 | 0x40000000, X86_64), (359, I386)):
         assert run(compiled, number, (2,), architecture) == ALLOW
         assert run(compiled, number, (40,), architecture) == refused(errno.EPERM)
@@ -341,21 +345,21 @@ def test_conditions_hold_for_all_architectures_listed():
         **both,
     )
     with pytest.raises(Failure, match="socket can't be refused by its arguments on SCMP_ARCH_X86"):
-        seccomp.compile_filter(parse(never_vsock))
+        seccomp_filter.compile_filter(parse(never_vsock))
 
 
 def test_calls_newer_than_the_profile_do_not_exist():
     newest = number_of("landlock_create_ruleset")
-    compiled = seccomp.compile_filter(parse(profile(rule("landlock_create_ruleset"), rule("read"))))
+    compiled = seccomp_filter.compile_filter(parse(profile(rule("landlock_create_ruleset"), rule("read"))))
     assert run(compiled, newest) == ALLOW
     assert run(compiled, newest - 1) == refused(errno.EPERM)
     assert [run(compiled, newest + more) for more in (1, 100)] == [refused(errno.ENOSYS)] * 2
     # A profile that only knows old calls has yet something to say of all that are as old as it may be.
-    old = seccomp.compile_filter(parse(profile(rule("read"))))
+    old = seccomp_filter.compile_filter(parse(profile(rule("read"))))
     assert decide(old, "mount") == refused(errno.EPERM)
     assert run(old, 424) == refused(errno.ENOSYS)
     assert run(old, 0xFFFFFFFF) == refused(errno.EPERM)
-    open_ended = seccomp.compile_filter(
+    open_ended = seccomp_filter.compile_filter(
         parse(profile(rule("mount", action="SCMP_ACT_KILL_PROCESS"), default="SCMP_ACT_ALLOW"))
     )
     assert run(open_ended, 2000) == ALLOW
@@ -364,28 +368,28 @@ def test_calls_newer_than_the_profile_do_not_exist():
 
 def test_names_that_are_not_known_are_left_out_where_nothing_is_lost():
     parsed = parse(profile(rule("read", "of_tomorrow")))
-    assert decide(seccomp.compile_filter(parsed), "read") == ALLOW
+    assert decide(seccomp_filter.compile_filter(parsed), "read") == ALLOW
     for args in ([], [argument(0, "EQ", 1)]):
         denial = rule("of_tomorrow", action="SCMP_ACT_ERRNO", args=args)
         with pytest.raises(Failure, match=r"of_tomorrow would be left allowed.*nothing was changed\.$"):
-            seccomp.compile_filter(parse(profile(denial, default="SCMP_ACT_ALLOW")))
+            seccomp_filter.compile_filter(parse(profile(denial, default="SCMP_ACT_ALLOW")))
 
 
 def test_a_profile_is_compiled_once(monkeypatch):
     parsed = parse(profile(rule("read", "write", "kill", "tkill")))
-    compiled = seccomp.compile_filter(parsed)
-    monkeypatch.setattr(seccomp, "_library", lambda: pytest.fail("compiled again"))
-    assert seccomp.compile_filter(dict(reversed(parsed.items()))) is compiled
+    compiled = seccomp_filter.compile_filter(parsed)
+    monkeypatch.setattr(seccomp_filter, "_library", lambda: pytest.fail("compiled again"))
+    assert seccomp_filter.compile_filter(dict(reversed(parsed.items()))) is compiled
 
 
 def test_without_libseccomp_there_is_a_sentence(monkeypatch):
     def missing(*_arguments):
         raise OSError("no such file")
 
-    seccomp._library.cache_clear()
-    monkeypatch.setattr(seccomp.ctypes, "CDLL", missing)
+    seccomp_filter._library.cache_clear()
+    monkeypatch.setattr(seccomp_filter.ctypes, "CDLL", missing)
     with pytest.raises(Failure, match="libseccomp2"):
-        seccomp.compile_filter(parse(profile(rule("exit_group"))))
+        seccomp_filter.compile_filter(parse(profile(rule("exit_group"))))
 
 
 def test_a_filter_may_be_too_long_for_the_kernel():
@@ -393,7 +397,7 @@ def test_a_filter_may_be_too_long_for_the_kernel():
         rule("prctl", args=[argument(index, "EQ", value) for index in range(6)]) for value in range(500)
     ]
     with pytest.raises(Failure, match="instructions and the kernel takes 4096"):
-        seccomp.compile_filter(parse(profile(*values)))
+        seccomp_filter.compile_filter(parse(profile(*values)))
 
 
 # What is wrong with one.
@@ -541,7 +545,7 @@ WELL_FORMED = st.builds(
 def test_whatever_is_read_gives_a_filter_or_a_sentence(text):
     try:
         normal = seccomp.parse(text, on("CAP_CHOWN"))
-        program = seccomp.compile_filter(normal)
+        program = seccomp_filter.compile_filter(normal)
     except Failure as failure:
         told = str(failure)
         assert told.startswith("seccomp: ")
@@ -557,7 +561,7 @@ def test_whatever_is_read_gives_a_filter_or_a_sentence(text):
 
 
 def default(*capabilities):
-    return seccomp.compile_filter(seccomp.read("default", on(*capabilities)))
+    return seccomp_filter.compile_filter(seccomp.read("default", on(*capabilities)))
 
 
 def test_no_call_of_this_machine_was_forgotten():
