@@ -157,5 +157,10 @@ def test_hundreds_of_networks(machine: Any) -> None:
         assert ask(machine, *inside("c0"), address=own, port=80) == neighbour
 
     assert not converge(machine, {"batch": batch})["changed"]
-    converge(machine, {"batch": [{"name": each["name"], "state": "absent"} for each in batch]})
+    gone = converge(machine, {"batch": [{"name": each["name"], "state": "absent"} for each in batch]})
+    # The kernel waits for each deletion of its own.
+    assert [each for each in gone["commands"] if each.startswith("ip link delete ")] == [
+        "ip link delete bare0",
+        "ip link delete group 1650553445",
+    ]
     assert alike(snapshot(machine)) == empty

@@ -99,6 +99,8 @@ DRIFTS = {
     """,
     "link added": "ip -n web link add extra type bridge; ip -n web link set extra up",
     "out of the bridge": "ip link set bare-web nomaster",
+    "in a group of links": "ip link set bare-web group 7",
+    "in the group of those that go": "ip link set bare-web group 1650553445",
     "hairpin off": "ip link set bare-web type bridge_slave hairpin off",
     "router advertisements taken": """
         ip netns exec web sh -c 'echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_ra'

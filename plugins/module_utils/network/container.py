@@ -24,6 +24,7 @@ from .declared import Attachment, Network, host_link, namespace_path
 from .filter import Filter
 from .link import (
     ACCEPT_RA,
+    NO_GROUP,
     QDISC,
     ROUTE_LOCALNET,
     Place,
@@ -163,6 +164,7 @@ class ContainerNetwork:
             "master": None if link.master is None else names[link.master],
             "hairpin": link.hairpin,
             QDISC: self._survey.qdiscs.get(link.index),
+            "group": link.group,
             "addresses": self._survey.addresses.get(link.index, []),
             **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
         }
@@ -236,6 +238,7 @@ class ContainerNetwork:
             # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
             "hairpin": not alone and bool(network.publish),
             QDISC: _qdisc(attachment, "ingress"),
+            "group": NO_GROUP,
             "addresses": sorted(attachment.gateway_interfaces) if alone else [],
             **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
         }
@@ -259,7 +262,7 @@ class ContainerNetwork:
 
     def _removal(self, actual: State) -> list[Step]:
         """The links go first: a process that is still in the namespace would keep it."""
-        steps = [self._host.delete_link(f"host_links.{name}", name) for name in actual["host_links"]]
+        steps = self._host.delete_links("host_links", actual["host_links"])
         if actual["namespace"]:
             delete = command(["ip", "netns", "delete", self.name])
             steps.append(Step("namespace", (delete,), lambda: namespace.remove(self._path)))
@@ -311,6 +314,7 @@ class ContainerNetwork:
                 "hairpin": False,
                 **new_settings(),
             }
+                "group": NO_GROUP,
             link = {**new, "mac": attachment.mac_address}
         guard = self._survey.require_firewall
         wanted = expected["host_links"][name]
