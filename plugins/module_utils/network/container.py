@@ -28,6 +28,7 @@ from .link import (
     QDISC,
     ROUTE_LOCALNET,
     Place,
+    after,
     connected_route,
     inner_settings,
     link_steps,
@@ -163,8 +164,8 @@ class ContainerNetwork:
             "mtu": link.mtu,
             "master": None if link.master is None else names[link.master],
             "hairpin": link.hairpin,
-            QDISC: self._survey.qdiscs.get(link.index),
             "group": link.group,
+            QDISC: self._survey.qdiscs.get(link.index),
             "addresses": self._survey.addresses.get(link.index, []),
             **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
         }
@@ -237,8 +238,8 @@ class ContainerNetwork:
             "master": attachment.bridge,
             # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
             "hairpin": not alone and bool(network.publish),
-            QDISC: _qdisc(attachment, "ingress"),
             "group": NO_GROUP,
+            QDISC: _qdisc(attachment, "ingress"),
             "addresses": sorted(attachment.gateway_interfaces) if alone else [],
             **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
         }
@@ -305,16 +306,17 @@ class ContainerNetwork:
                 link = {"mac": attachment.mac_address, "mtu": attachment.mtu, "addresses": []}
             return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
         if host_link is None or link is None:
-            steps.append(self._add_pair(attachment))
+            add = self._add_pair(attachment)
+            steps.append(after(self._survey.require_walls, add) if self._survey.is_shut(attachment) else add)
             new = {"mtu": attachment.mtu, "addresses": []}
             host_link = {
                 **new,
                 "mac": attachment.host_mac,
                 "master": None,
                 "hairpin": False,
+                "group": NO_GROUP,
                 **new_settings(),
             }
-                "group": NO_GROUP,
             link = {**new, "mac": attachment.mac_address}
         guard = self._survey.require_firewall
         wanted = expected["host_links"][name]

@@ -300,14 +300,16 @@ def link_steps(
         # Of another kind, which can't be turned into ours.
         steps = {"other qdisc": place.set_link(changes, link, QDISC, None), **steps}
     if ROUTE_LOCALNET in steps and wanted[ROUTE_LOCALNET] == "1":
-        steps[ROUTE_LOCALNET] = _after(before_localnet, steps[ROUTE_LOCALNET])
+        steps[ROUTE_LOCALNET] = after(before_localnet, steps[ROUTE_LOCALNET])
     away, back = _address_steps(place, f"{changes}.addresses", link, now["addresses"], wanted["addresses"])
     up = [steps.pop("up")] if "up" in steps else []
     localnet = [steps.pop(ROUTE_LOCALNET)] if ROUTE_LOCALNET in steps else []
     return [*steps.values(), *away, *up, *back, *localnet]
 
 
-def _after(check: Callable[[], None], step: Step) -> Step:
+def after(check: Callable[[], None], step: Step) -> Step:
+    """The same step, which is not done where ``check`` raises."""
+
     def apply() -> None:
         check()
         step.apply()
