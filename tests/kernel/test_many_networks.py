@@ -98,11 +98,20 @@ def test_a_stream_through_an_untouched_container_loses_nothing(machine: Any, int
         [{**each, "bridge": "bare1", "address": [], "subnet": "10.201.0.0/24"} for each in others],
         [{"name": each["name"], "state": "absent"} for each in others],
     )
+    harm = """
+        ip link set bare-c10 nomaster
+        ip link delete bare-c11
+        ip netns delete c12
+        ip -n c13 address flush dev eth0
+        nft flush chain inet bare_containers postrouting
+    """
     converge(machine, still)
     with streaming(machine, "still", internet, "192.0.2.2", 80) as stream:
         for batch in changes:
             before = stream.sent()
             assert converge(machine, {"batch": batch})["changed"]
+            machine.shell(harm if batch is others else "")
+            converge(machine, {"batch": batch})
             assert stream.sent() > before
         sent, received = stream.end()
     assert int(sent.split()[0]) > 0

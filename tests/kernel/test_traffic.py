@@ -53,9 +53,13 @@ class TestTraffic:
         with serving(machine, *inside("web"), port=53, kind="udp"):
             assert ask(internet, address="192.0.2.2", port=5353, kind="udp") == "192.0.2.1"
             assert ask(machine, address="127.0.0.1", port=5353, kind="udp") == "10.200.0.1"
+            for name in ("db", "web"):
+                answer = ask(machine, *inside(name), address="192.0.2.2", port=5353, kind="udp")
+                assert answer == "10.200.0.1"
         with serving(machine, *inside("web"), address="::"):
             assert ask(internet, address="2001:db8::2", port=8080) == "2001:db8::1"
             assert ask(machine, address="2001:db8::2", port=8080) == "2001:db8::2"
+            assert ask(machine, *inside("web"), address="2001:db8::2", port=8080) == "fd00:200::1"
             assert "refused" in ask(machine, address="::1", port=8080)
 
 
