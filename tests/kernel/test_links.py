@@ -348,6 +348,16 @@ class TestSharedLink:
         converge(first, {"batch": [{"name": name, "state": "absent"} for name in ("beside", "both")]})
         assert snapshot(first) == empty
 
+    def test_it_is_gone_with_its_removal_while_a_process_is_inside(self, machine: Any, internet: Any) -> None:
+        converge(machine, BESIDE)
+        with serving(machine, *inside("beside")):
+            assert ask(internet, address="192.0.2.10", port=80) == "192.0.2.1"
+            converge(machine, {"name": "beside", "state": "absent"})
+            assert "no answer" in ask(internet, address="192.0.2.10", port=80, patience=0.5)
+            # Its MAC address is free for who comes next.
+            converge(machine, BESIDE)
+            ping(machine, "beside", "192.0.2.1")
+
     def test_a_parent_that_is_not_there_or_not_free_is_told_and_concerns_no_other(self, machine: Any) -> None:
         machine.shell(WAN.format(peer="other"))
         converge(machine, SHARING)

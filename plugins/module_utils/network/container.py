@@ -263,7 +263,9 @@ class ContainerNetwork:
 
     def _removal(self, actual: State) -> list[Step]:
         """The links go first: a process that is still in the namespace would keep it."""
-        steps = self._host.delete_links("host_links", actual["host_links"])
+        shared = (name for name, link in actual["links"].items() if link.get("kind") is not None)
+        steps = [self._inside.delete_link(f"links.{name}", name) for name in shared]
+        steps += self._host.delete_links("host_links", actual["host_links"])
         if actual["namespace"]:
             delete = command(["ip", "netns", "delete", self.name])
             steps.append(Step("namespace", (delete,), lambda: namespace.remove(self._path)))
