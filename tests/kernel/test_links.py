@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from networks import alike, ask, converge, inside, refused, serving, snapshot
+from networks import alike, ask, connected, converge, inside, interrupted, refused, serving, snapshot
 
 from tests.kernel.conftest import Machine
 from tests.kernel.test_network import BOOT
@@ -68,49 +67,6 @@ def ping(machine: Any, name: str, address: str) -> None:
 def without(entry: Mapping[str, Any], interface: str) -> dict[str, Any]:
     """The same without one of its further links."""
     return {**entry, "interfaces": [each for each in entry["interfaces"] if each["interface"] != interface]}
-
-
-ECHO = """
-import socket, sys
-server = socket.create_server((sys.argv[1], 9))
-print("ready", flush=True)
-connection, _peer = server.accept()
-while data := connection.recv(100):
-    connection.sendall(data)
-"""
-
-TALK = """
-import socket, sys
-connection = socket.create_connection((sys.argv[1], 9), timeout=20)
-for line in sys.stdin:
-    connection.sendall(line.encode())
-    print(connection.recv(100).decode(), end="", flush=True)
-"""
-
-
-@contextlib.contextmanager
-def connected(machine: Any, name: str, address: str) -> Iterator[Callable[[str], str]]:
-    """A TCP connection from the host to a container that stays, as what sends a word and gets it back."""
-    python = ("/usr/bin/python3", "-c")
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    server = subprocess.Popen(machine.command(*inside(name), *python, ECHO, address), **pipes)
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    client = subprocess.Popen(machine.command(*python, TALK, address), **pipes)
-
-    def say(word: str) -> str:
-        assert client.stdin is not None
-        assert client.stdout is not None
-        client.stdin.write(f"{word}\n")
-        client.stdin.flush()
-        return str(client.stdout.readline()).strip()
-
-    try:
-        yield say
-    finally:
-        for process in (client, server):
-            process.kill()
-            process.communicate()
 
 
 class TestSeveralLinks:
@@ -392,6 +348,16 @@ class TestSharedLink:
         converge(first, {"batch": [{"name": name, "state": "absent"} for name in ("beside", "both")]})
         assert snapshot(first) == empty
 
+    def test_it_is_gone_with_its_removal_while_a_process_is_inside(self, machine: Any, internet: Any) -> None:
+        converge(machine, BESIDE)
+        with serving(machine, *inside("beside")):
+            assert ask(internet, address="192.0.2.10", port=80) == "192.0.2.1"
+            converge(machine, {"name": "beside", "state": "absent"})
+            assert "no answer" in ask(internet, address="192.0.2.10", port=80, patience=0.5)
+            # Its MAC address is free for who comes next.
+            converge(machine, BESIDE)
+            ping(machine, "beside", "192.0.2.1")
+
     def test_a_parent_that_is_not_there_or_not_free_is_told_and_concerns_no_other(self, machine: Any) -> None:
         machine.shell(WAN.format(peer="other"))
         converge(machine, SHARING)
@@ -561,6 +527,34 @@ class TestBandwidth:
         for machine in (by_hand, rebooted):
             assert limits(machine) == limited[2]
             assert not converge(machine, SLOW)["changed"]
+
+
+class TestKilled:
+    def test_at_any_instant_the_next_run_converges(
+        self, new_machine: Callable[[], Any], instants: Any
+    ) -> None:
+        """Whatever a container can have: several links, of each kind, limits, rules of its own."""
+        lists = {"allow": [{"from": "any", "port": 80}], "deny": [{"to": "192.0.2.9"}]}
+        there = {"batch": [{**MANY, **lists}, OTHER, {**SLOW, **lists}, BESIDE, BOTH]}
+        nothing = {"batch": [{"name": each["name"], "state": "absent"} for each in there["batch"]]}
+        machine, new = new_machine(), new_machine()
+        for each in (machine, new):
+            each.shell("""
+                ip link add wan address 02:00:00:00:00:01 type veth peer name other address 02:00:00:00:00:02
+                ip link set other up
+                ip link set wan up
+            """)
+        empty, expected = snapshot(machine), None
+        for holds in interrupted(machine, new, there, nothing, instants):
+            expected = expected or (alike(snapshot(new)), limits(new))
+            if holds is there:
+                assert (alike(snapshot(machine)), limits(machine)) == expected
+            else:
+                left = snapshot(machine)
+                # As ip-netns(8) leaves it, when killed after the last name.
+                names = ("/run/netns", "mount /run/netns")
+                left["lists"] = [line for line in left["lists"] if line not in names]
+                assert left == empty
 
 
 class TestFacts:

@@ -53,9 +53,13 @@ class TestTraffic:
         with serving(machine, *inside("web"), port=53, kind="udp"):
             assert ask(internet, address="192.0.2.2", port=5353, kind="udp") == "192.0.2.1"
             assert ask(machine, address="127.0.0.1", port=5353, kind="udp") == "10.200.0.1"
+            for name in ("db", "web"):
+                answer = ask(machine, *inside(name), address="192.0.2.2", port=5353, kind="udp")
+                assert answer == "10.200.0.1"
         with serving(machine, *inside("web"), address="::"):
             assert ask(internet, address="2001:db8::2", port=8080) == "2001:db8::1"
             assert ask(machine, address="2001:db8::2", port=8080) == "2001:db8::2"
+            assert ask(machine, *inside("web"), address="2001:db8::2", port=8080) == "fd00:200::1"
             assert "refused" in ask(machine, address="::1", port=8080)
 
 
@@ -166,6 +170,26 @@ FIREWALLS = {
         "firewall-cmd --permanent --zone=trusted --add-interface=bare0 && firewall-cmd --reload",
         "nft insert rule inet firewalld filter_FORWARD {}iifname bare0 accept",
     ),
+    "iptables-legacy": (
+        "iptables-legacy -P FORWARD DROP",
+        "iptables-legacy -I FORWARD -i bare0 -j ACCEPT && iptables-legacy -I FORWARD -o bare0 -j ACCEPT",
+        "iptables-legacy -I FORWARD -i bare0 -j ACCEPT; iptables-legacy -I FORWARD -o bare0 -j ACCEPT",
+    ),
+    "ip6tables-legacy": (
+        "ip6tables-legacy -A FORWARD -j REJECT",
+        "ip6tables-legacy -I FORWARD -i bare0 -j ACCEPT && ip6tables-legacy -I FORWARD -o bare0 -j ACCEPT",
+        "ip6tables-legacy -I FORWARD -i bare0 -j ACCEPT; ip6tables-legacy -I FORWARD -o bare0 -j ACCEPT",
+    ),
+    "docker before nftables": (
+        """
+        iptables-legacy -P FORWARD DROP
+        iptables-legacy -N DOCKER-USER
+        iptables-legacy -A FORWARD -j DOCKER-USER
+        """,
+        "iptables-legacy -I DOCKER-USER -i bare0 -j ACCEPT && "
+        "iptables-legacy -I DOCKER-USER -o bare0 -j ACCEPT",
+        "for way in i o; do iptables-legacy -I DOCKER-USER -$way bare0 -j ACCEPT; done",
+    ),
     "own": (
         """
         nft add table inet mine
@@ -192,11 +216,12 @@ class TestOtherFirewalls:
         assert "does not mention bare0" in told
         assert f"'{remedy}'" in told
         assert [each for each in rules_of(machine) if "bare_containers" not in str(each)] == before
-        with serving(machine, *inside("web")):
-            assert "no answer" in ask(internet, address="192.0.2.2", port=8080, patience=0.5)
+        to, own = ("2001:db8::2", "2001:db8::1") if "ip6" in made else ("192.0.2.2", "192.0.2.1")
+        with serving(machine, *inside("web"), address="::"):
+            assert "no answer" in ask(internet, address=to, port=8080, patience=0.5)
             machine.shell(rule.format(""))
             machine.shell(rule.format("").replace("iifname", "oifname"))
-            assert ask(internet, address="192.0.2.2", port=8080) == "192.0.2.1"
+            assert own in ask(internet, address=to, port=8080)
         again = converge(machine, WEB)
         assert not again["changed"]
         assert "warnings" not in again
@@ -207,6 +232,7 @@ class TestOtherFirewalls:
             nft add chain inet mine forward '{ type filter hook forward priority 0; policy accept; }'
             nft add rule inet mine forward iifname other drop
         """)
+        machine.shell("iptables-legacy -A FORWARD -i other -j DROP")
         assert "warnings" not in converge(machine, WEB)
 
     def test_ours_are_back_after_all_were_flushed(self, machine: Any, internet: Any) -> None:

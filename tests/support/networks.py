@@ -10,7 +10,8 @@ import itertools
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 WEB = {
@@ -87,6 +88,49 @@ def ask(machine: Any, *where: str, address: str, port: int, kind: str = "tcp", p
     """The address that the server says we come from, or ``no answer: …``."""
     words = ("/usr/bin/python3", "-c", CLIENT, address, str(port), kind, str(patience))
     return str(machine.run(*where, *words)).strip()
+
+
+ECHO = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 9))
+print("ready", flush=True)
+connection, _peer = server.accept()
+while data := connection.recv(100):
+    connection.sendall(data)
+"""
+
+TALK = """
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 9), timeout=20)
+for line in sys.stdin:
+    connection.sendall(line.encode())
+    print(connection.recv(100).decode(), end="", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def connected(machine: Any, name: str, address: str) -> Iterator[Callable[[str], str]]:
+    """A TCP connection from the host to a container that stays, as what sends a word and gets it back."""
+    python = ("/usr/bin/python3", "-c")
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(machine.command(*inside(name), *python, ECHO, address), **pipes)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    client = subprocess.Popen(machine.command(*python, TALK, address), **pipes)
+
+    def say(word: str) -> str:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(f"{word}\n")
+        client.stdin.flush()
+        return str(client.stdout.readline()).strip()
+
+    try:
+        yield say
+    finally:
+        for process in (client, server):
+            process.kill()
+            process.communicate()
 
 
 def inside(name: str) -> tuple[str, ...]:
@@ -192,3 +236,24 @@ def refused(machine: Any, arguments: Mapping[str, Any], **options: Any) -> str:
     result = machine.module("netns_veth", arguments, **options)
     assert result.get("failed") is True, result
     return str(result["msg"])
+
+
+def interrupted(
+    machine: Any, new: Any, there: Mapping[str, Any], nothing: Mapping[str, Any], instants: Any
+) -> Iterator[Mapping[str, Any]]:
+    """Kills runs to the one and to the other at any instant, and converges to the same each time: gives which
+    one holds then. On ``new``, ``there`` holds from the start."""
+    # The second time, as the first has Python's files to write.
+    for target in (there, nothing, there):
+        begun = time.monotonic()
+        converge(new, target)
+        took = time.monotonic() - begun
+    half_way = set()
+    # Most of the time goes by before the first change.
+    for number, seconds in enumerate(instants.within(took * 0.4, took * 1.1)):
+        target = nothing if number % 2 else there
+        machine.module_killed_after(seconds, "netns_veth", target)
+        half_way.add(len(machine.shell("ip -o link; ls /run/netns 2> /dev/null || true").splitlines()))
+        converge(machine, target)
+        yield target
+    assert len(half_way) > 2, "no run was killed half-way"

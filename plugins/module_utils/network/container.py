@@ -24,9 +24,11 @@ from .declared import Attachment, Network, host_link, namespace_path
 from .filter import Filter
 from .link import (
     ACCEPT_RA,
+    NO_GROUP,
     QDISC,
     ROUTE_LOCALNET,
     Place,
+    after,
     connected_route,
     inner_settings,
     link_steps,
@@ -162,6 +164,7 @@ class ContainerNetwork:
             "mtu": link.mtu,
             "master": None if link.master is None else names[link.master],
             "hairpin": link.hairpin,
+            "group": link.group,
             QDISC: self._survey.qdiscs.get(link.index),
             "addresses": self._survey.addresses.get(link.index, []),
             **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
@@ -235,6 +238,7 @@ class ContainerNetwork:
             "master": attachment.bridge,
             # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
             "hairpin": not alone and bool(network.publish),
+            "group": NO_GROUP,
             QDISC: _qdisc(attachment, "ingress"),
             "addresses": sorted(attachment.gateway_interfaces) if alone else [],
             **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
@@ -259,7 +263,9 @@ class ContainerNetwork:
 
     def _removal(self, actual: State) -> list[Step]:
         """The links go first: a process that is still in the namespace would keep it."""
-        steps = [self._host.delete_link(f"host_links.{name}", name) for name in actual["host_links"]]
+        shared = (name for name, link in actual["links"].items() if link.get("kind") is not None)
+        steps = [self._inside.delete_link(f"links.{name}", name) for name in shared]
+        steps += self._host.delete_links("host_links", actual["host_links"])
         if actual["namespace"]:
             delete = command(["ip", "netns", "delete", self.name])
             steps.append(Step("namespace", (delete,), lambda: namespace.remove(self._path)))
@@ -302,13 +308,15 @@ class ContainerNetwork:
                 link = {"mac": attachment.mac_address, "mtu": attachment.mtu, "addresses": []}
             return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
         if host_link is None or link is None:
-            steps.append(self._add_pair(attachment))
+            add = self._add_pair(attachment)
+            steps.append(after(self._survey.require_walls, add) if self._survey.is_shut(attachment) else add)
             new = {"mtu": attachment.mtu, "addresses": []}
             host_link = {
                 **new,
                 "mac": attachment.host_mac,
                 "master": None,
                 "hairpin": False,
+                "group": NO_GROUP,
                 **new_settings(),
             }
             link = {**new, "mac": attachment.mac_address}

@@ -9,6 +9,7 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from ..converge import Failure
@@ -97,7 +98,7 @@ class Attachment:
         """The link of the host that the container is behind."""
         return self.bridge or self.host_link
 
-    @property
+    @cached_property
     def interfaces(self) -> list[Any]:
         """The addresses, as ipaddress.ip_interface() has them."""
         return [ipaddress.ip_interface(address) for address in self.address]
@@ -167,10 +168,11 @@ class Network:
 
     @classmethod
     def read_kept(cls, name: str, kept: Mapping[str, Any]) -> Network:
-        """The network of a kept declaration, in which people may have put anything. Raises Failure."""
+        """The network of a kept declaration, in which people may have put anything; what was kept before
+        there was an option has its default. Raises Failure."""
         try:
-            if _have_types(OPTIONS, kept):
-                return cls.resolve(name, OPTIONS.normalise(kept))
+            if kept.keys() >= _ALWAYS_KEPT and _have_types(OPTIONS, kept):
+                return cls.resolve(name, OPTIONS.normalise(_completed(OPTIONS, kept)))
         except (KeyError, ValueError):
             pass
         raise Failure(
@@ -213,6 +215,21 @@ def namespace_path(name: str) -> str:
 
 
 _TYPES: Mapping[str, type] = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}
+
+
+_ALWAYS_KEPT = {"address", "gateway", "interface", "mtu", "nat", "publish"}
+"""What every version has kept of a network."""
+
+
+def _completed(options: Options, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept, with the defaults of the options that it lacks, also those of each item of a list."""
+    lacking = {option.name: option.default for option in options.options if option.name not in kept}
+    lists = {
+        option.name: [_completed(option.options, item) for item in kept.get(option.name) or ()]
+        for option in options.options
+        if option.options is not None and option.type == "list"
+    }
+    return {**lacking, **kept, **lists}
 
 
 def _have_types(options: Options, kept: Mapping[str, Any]) -> bool:

@@ -81,12 +81,12 @@ def _walls(networks: Iterable[Network], survey: Survey) -> Iterator[Rule]:
     and what comes by a published port. Both are a link's, whatever address a packet says that it has; with
     br_netfilter it also comes by here from one port of a bridge to the other."""
     attachments = [attachment for network in networks for attachment in network.attachments]
-    behind = [each for each in attachments if each.address and survey.is_ours_behind(each)]
-    for link in sorted({each.uplink for each in behind if each.internal}):
+    shut = [each for each in attachments if survey.is_shut(each)]
+    for link in sorted({each.uplink for each in shut if each.internal}):
         for key, other in (("iifname", "oifname"), ("oifname", "iifname")):
             crossing = (nft.link(key, link), nft.link(other, link, "!="))
             yield Rule("forward", link, (*crossing, COUNTER, DROP))
-    isolated = sorted({each.uplink for each in behind if each.isolate and not each.internal})
+    isolated = sorted({each.uplink for each in shut if not each.internal})
     if isolated:
         for passing in (ANSWERS, WAS_FORWARDED):
             yield Rule("forward", _ALL_LINKS, (passing, COUNTER, ACCEPT))

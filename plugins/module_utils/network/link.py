@@ -27,6 +27,10 @@ ROUTE_LOCALNET = "ipv4/route_localnet"
 QDISC = "qdisc"
 _HANDLE = "1:"
 
+NO_GROUP = 0
+GOING = 0x62617265
+"""The group (ip-link(8)) of links that are about to be deleted, a number that nobody else should think of."""
+
 _IFA_F_NODAD = 2
 _RTPROT_BOOT = 3
 _RT_SCOPE_NOWHERE = 255
@@ -36,6 +40,7 @@ _WORDS: dict[str, Callable[[Any], list[str]]] = {
     "mac": lambda mac: ["address", mac],
     "mtu": lambda mtu: ["mtu", str(mtu)],
     "master": lambda bridge: ["master", bridge] if bridge else ["nomaster"],
+    "group": lambda number: ["group", str(number)],
     "stp": lambda on: ["type", "bridge", "stp_state", str(int(on))],
     "hairpin": lambda on: ["type", "bridge_slave", "hairpin", "on" if on else "off"],
 }
@@ -48,6 +53,7 @@ _REQUESTS: dict[str, Callable[[Any, int, Any], Any]] = {
     "master": lambda ip, link, bridge: ip.link(
         "set", index=link, master=socket.if_nametoindex(bridge) if bridge else 0
     ),
+    "group": lambda ip, link, number: ip.link("set", index=link, group=number),
     "stp": lambda ip, link, on: ip.link("set", index=link, kind="bridge", br_stp_state=int(on)),
     "hairpin": lambda ip, link, on: ip.brport("set", index=link, mode=int(on)),
 }
@@ -83,19 +89,36 @@ class Place:
 
     def delete_link(self, changes: str, link: str) -> Step:
         """Deletes a link and, of a veth, the other end too; it is fine if it has just gone by itself."""
+        request = _unless_gone(link, lambda ip: ip.link("del", index=socket.if_nametoindex(link)))
+        return self.request(changes, ["link", "delete", link], request)
+
+    def delete_links(self, changes: str, links: Mapping[str, Mapping[str, Any]]) -> list[Step]:
+        """Deletes links by their names, as delete_link() does, with all others of the batch as one group: for
+        each deletion the kernel waits until nobody can be using the link any more (net/core/dev.c,
+        netdev_run_todo()), for a group once."""
+
+        def into_group(link: str) -> Step:
+            words = ["link", "set", "dev", link, *_WORDS["group"](GOING)]
+            return self.request(
+                f"{changes}.{link}",
+                words,
+                _unless_gone(link, lambda ip: _REQUESTS["group"](ip, socket.if_nametoindex(link), GOING)),
+            )
 
         def request(ip: Any) -> None:
             try:
-                ip.link("del", index=socket.if_nametoindex(link))
-            except Exception:
-                if any(name == link for _index, name in socket.if_nameindex()):
+                ip.link("del", group=GOING)
+            except Exception as error:
+                if getattr(error, "code", None) != errno.ENODEV:
                     raise
 
-        return self.request(changes, ["link", "delete", link], request)
+        delete = self.request(changes, ["link", "delete", *_WORDS["group"](GOING)], request)
+        steps = [into_group(link) for link, now in links.items() if now["group"] != GOING]
+        return [*steps, replace(delete, shared=changes)] if links else []
 
     def set_link(self, changes: str, link: str, setting: str, value: Any) -> Step:
-        """Sets ``up``, ``mac``, ``mtu``, ``master`` (a name or None), ``stp``, ``qdisc`` (a token_bucket() or
-        None), or a setting_path() to a string."""
+        """Sets ``up``, ``mac``, ``mtu``, ``master`` (a name or None), ``group`` (a number), ``stp``,
+        ``qdisc`` (a token_bucket() or None), or a setting_path() to a string."""
         changes = f"{changes}.{setting}"
         if setting == QDISC:
             return self._set_qdisc(changes, link, value)
@@ -171,6 +194,19 @@ class Place:
 
         line = write_value(path, value)
         return Step(changes, (command([*self._enter, "sh", "-c", line]) if self._enter else line,), apply)
+
+
+def _unless_gone(link: str, request: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """The same request, which may fail where there is no such link any more."""
+
+    def tolerant(ip: Any) -> None:
+        try:
+            request(ip)
+        except Exception:
+            if any(name == link for _index, name in socket.if_nameindex()):
+                raise
+
+    return tolerant
 
 
 def _address(link: str, address: str) -> dict[str, Any]:
@@ -264,14 +300,16 @@ def link_steps(
         # Of another kind, which can't be turned into ours.
         steps = {"other qdisc": place.set_link(changes, link, QDISC, None), **steps}
     if ROUTE_LOCALNET in steps and wanted[ROUTE_LOCALNET] == "1":
-        steps[ROUTE_LOCALNET] = _after(before_localnet, steps[ROUTE_LOCALNET])
+        steps[ROUTE_LOCALNET] = after(before_localnet, steps[ROUTE_LOCALNET])
     away, back = _address_steps(place, f"{changes}.addresses", link, now["addresses"], wanted["addresses"])
     up = [steps.pop("up")] if "up" in steps else []
     localnet = [steps.pop(ROUTE_LOCALNET)] if ROUTE_LOCALNET in steps else []
     return [*steps.values(), *away, *up, *back, *localnet]
 
 
-def _after(check: Callable[[], None], step: Step) -> Step:
+def after(check: Callable[[], None], step: Step) -> Step:
+    """The same step, which is not done where ``check`` raises."""
+
     def apply() -> None:
         check()
         step.apply()

@@ -52,6 +52,7 @@ class Link:
     peer_namespace: int | None
     stp: bool
     hairpin: bool
+    group: int
     mode: str | None
 
 
@@ -106,6 +107,7 @@ def _link(message: Any) -> Link:
         peer_namespace=message.get_attr("IFLA_LINK_NETNSID"),
         stp=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_STP_STATE")),
         hairpin=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_MODE")),
+        group=message.get_attr("IFLA_GROUP") or 0,
         mode=_mode(message),
     )
 

@@ -10,10 +10,23 @@ change, by whoever manages them; we tell what is to be changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+import re
+import shutil
+import subprocess
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..kernel import file
 from . import nft
+
+_LEGACY = {
+    "iptables-legacy": Path("/proc/self/net/ip_tables_names"),
+    "ip6tables-legacy": Path("/proc/self/net/ip6_tables_names"),
+}
+"""Where the kernel tells which tables of the old kind this network namespace has, by the program for them."""
+
+_DROPS_ALL = ("-A FORWARD -j DROP", "-A FORWARD -j REJECT")
 
 
 class _Place(NamedTuple):
@@ -29,14 +42,40 @@ def warnings(links: Mapping[str, Collection[str]]) -> list[str]:
     for place in _forwarding():
         objects = json.loads(nft.run("-j", "list", "table", place.family, place.table))["nftables"]
         text = json.dumps(objects)
-        unknown = [
-            link
-            for link, subnets in links.items()
-            if not any(f'"{name}"' in text for name in (link, *(net.partition("/")[0] for net in subnets)))
-        ]
+        unknown = _unknown(links, text.split('"'))
         if unknown and _drops(objects, place.chain):
             found.append(_warning(place, unknown, _remedy(place, text, unknown[0])))
-    return found
+    return [*found, *_legacy_warnings(links)]
+
+
+def _unknown(links: Mapping[str, Collection[str]], words: Sequence[str]) -> list[str]:
+    """The links that are mentioned neither by their names nor by the subnets behind them."""
+    mentioned = set(words)
+    return [
+        link
+        for link, subnets in links.items()
+        if mentioned.isdisjoint((link, *(subnet.partition("/")[0] for subnet in subnets)))
+    ]
+
+
+def _legacy_warnings(links: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """The same for rules of before nftables, which are no part of what nft(8) lists (xtables-legacy(8)).
+
+    Where the kernel tells of no such table, nothing is asked of it, as that would make one.
+    """
+    for program, names in _LEGACY.items():
+        if "filter" not in (file.read_text(names) or "").split() or shutil.which(program) is None:
+            continue
+        listed = subprocess.run(  # pylint: disable=ansible-bad-function
+            [program, "--list-rules"], capture_output=True, text=True, check=False
+        ).stdout
+        unknown = _unknown(links, re.split(r"[\s/]", listed))
+        forward = [line for line in listed.splitlines() if line.split()[1] == "FORWARD"]
+        last = next(reversed(forward), "")
+        if unknown and ("-P FORWARD DROP" in forward or last.startswith(_DROPS_ALL)):
+            chain = "DOCKER-USER" if "-N DOCKER-USER" in listed.splitlines() else "FORWARD"
+            place = _Place(program, "filter", "FORWARD")
+            yield _warning(place, unknown, _accept(program, chain, unknown[0]))
 
 
 def _forwarding() -> Iterator[_Place]:
@@ -62,11 +101,15 @@ def _remedy(place: _Place, text: str, link: str) -> str:
         return f"firewall-cmd --permanent --zone=trusted --add-interface={link} && firewall-cmd --reload"
     tables = "ip6tables" if place.family == "ip6" else "iptables"
     if '"DOCKER-USER"' in text:
-        return " && ".join(f"{tables} -I DOCKER-USER -{way} {link} -j ACCEPT" for way in "io")
+        return _accept(tables, "DOCKER-USER", link)
     if '"ufw-user-forward"' in text or '"ufw6-user-forward"' in text:
         return f"ufw route allow in on {link} && ufw route allow out on {link}"
     rules = (f"{key} {link} accept" for key in ("iifname", "oifname"))
     return " && ".join(f"nft insert rule {' '.join(place)} {rule}" for rule in rules)
+
+
+def _accept(tables: str, chain: str, link: str) -> str:
+    return " && ".join(f"{tables} -I {chain} -{way} {link} -j ACCEPT" for way in "io")
 
 
 def _warning(place: _Place, unknown: list[str], remedy: str) -> str:

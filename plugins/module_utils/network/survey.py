@@ -137,6 +137,11 @@ class Survey:
         """Whether the link of the host that the container is behind is ours, not a bridge of others."""
         return attachment.is_veth and (attachment.bridge is None or self.is_ours(attachment.bridge))
 
+    def is_shut(self, attachment: Attachment) -> bool:
+        """Whether the host's rules keep others than its neighbours from the link."""
+        shut = attachment.isolate or attachment.internal
+        return shut and bool(attachment.address) and self.is_ours_behind(attachment)
+
     def is_gateway_of(self, attachment: Attachment) -> bool:
         """Whether the host holds the link's gateway address: not on a bridge that is somebody else's."""
         return bool(attachment.gateway) and self.is_ours_behind(attachment)
@@ -193,6 +198,14 @@ class Survey:
                 "127.0.0.0/8 of this host is not opened to the container's link, because the firewall that "
                 "guards it "
                 "could not be loaded; all else was changed as declared."
+            )
+
+    def require_walls(self) -> None:
+        """Raises Failure unless the rules are loaded that shut a link which is to be made."""
+        if not self.firewall_is_loaded:
+            raise Failure(
+                "The container's link is not made, because the firewall that is to isolate it could not be "
+                "loaded; links that are there were left as they are."
             )
 
     def _refuse(self, network: Network) -> None:

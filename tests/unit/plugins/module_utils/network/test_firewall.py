@@ -3,25 +3,28 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import Any
 
 import pytest
-from ansible_collections.bare.containers.plugins.module_utils.network import firewall, nft
+from ansible_collections.bare.containers.plugins.module_utils.network import firewall, netlink, nft
 from ansible_collections.bare.containers.plugins.module_utils.network.declared import Network
 from ansible_collections.bare.containers.plugins.module_utils.network.options import OPTIONS
+from ansible_collections.bare.containers.plugins.module_utils.network.survey import NO_RECORD, Survey
 
 DEFAULTS = {option.name: option.default for option in OPTIONS.options}
 
 
-class Survey:
-    """A host where all bridges are ours but ``lan0``."""
-
-    def is_ours_behind(self, network: Network) -> bool:
-        return network.bridge != "lan0"
-
-    is_gateway_of = is_ours_behind
+def host() -> Survey:
+    """What is read of a host that has the bridge ``lan0``, which is not ours."""
+    survey = Survey()
+    lan = {"name": "lan0", "kind": "bridge", "mac": "02:00:00:00:00:50"}
+    unsaid = {field.name: None for field in dataclasses.fields(netlink.Link)}
+    survey.links = {"lan0": netlink.Link(**{**unsaid, **lan})}
+    survey.record = NO_RECORD
+    return survey
 
 
 def network(name: str, **options: Any) -> Network:
@@ -29,7 +32,7 @@ def network(name: str, **options: Any) -> Network:
 
 
 def rules(**options: Any) -> list[nft.Rule]:
-    return firewall.rules([network("web", **options)], Survey())
+    return firewall.rules([network("web", **options)], host())
 
 
 def texts(chain: str, **options: Any) -> list[str]:
@@ -62,7 +65,7 @@ def test_what_is_internal_is_shut_before_anything_passes():
         network("web", bridge="bare0", address=["10.0.0.2/24"]),
         network("db", bridge="bare1", address=["10.0.1.2/24"], internal=True),
     ]
-    comments = [rule.comment for rule in firewall.rules(networks, Survey()) if rule.chain == "forward"]
+    comments = [rule.comment for rule in firewall.rules(networks, host()) if rule.chain == "forward"]
     assert comments == ["bare1", "bare1", "*", "*", "bare0"]
 
 
@@ -72,7 +75,7 @@ def test_the_bridge_of_another_is_not_shut():
 
 def test_containers_of_one_bridge_need_no_more_rules_than_one():
     networks = [network(f"c{last}", bridge="bare0", address=[f"10.0.0.{last}/24"]) for last in range(2, 99)]
-    assert firewall.rules(networks, Survey()) == firewall.rules(networks[:1], Survey())
+    assert firewall.rules(networks, host()) == firewall.rules(networks[:1], host())
 
 
 def test_nat_is_for_what_leaves_by_other_links():

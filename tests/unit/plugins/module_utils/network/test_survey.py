@@ -82,6 +82,19 @@ def test_one_that_lacks_something_is_refused(key):
         Network.read_kept("web", kept)
 
 
+ALWAYS_KEPT = ("address", "bridge", "gateway", "interface", "mac_address", "mtu", "nat", "publish")
+"""The options that there were in the first release (0.1.0)."""
+
+
+def test_one_that_is_older_than_an_option_has_its_default():
+    older = {name: KEPT[name] for name in ALWAYS_KEPT}
+    assert Network.read_kept("web", older) == WEB
+    link = {"interface": "eth1", "address": ["10.201.0.2/24"], "gateway": [], "mtu": 1500}
+    (first, second) = Network.read_kept("web", {**older, "interfaces": [link]}).attachments
+    assert first == WEB.attachments[0]
+    assert (second.isolate, second.default_route, second.routes) == (True, False, ())
+
+
 def test_one_that_is_damaged_leaves_the_others(state):
     texts = {"web": json.dumps(KEPT), "a": "{", "b": "[]", "c": "{}", "d": '{"mtu": "x"}', "e": "[" * 10**5}
     for name, text in texts.items():
