@@ -98,8 +98,8 @@ class Registry:
         certificates.mkdir(exist_ok=True)
         shutil.copy(self.top / "ca.crt", certificates)
         self._machine.run(
-            *["skopeo", "copy", "--quiet", f"--dest-cert-dir={certificates}", "--dest-creds=user:sesame"],
-            *[source, f"docker://127.0.0.1:5000/{name}"],
+            *["skopeo", "copy", "--quiet", "--preserve-digests", f"--dest-cert-dir={certificates}"],
+            *["--dest-creds=user:sesame", source, f"docker://127.0.0.1:5000/{name}"],
         )
         self.requests()
 
