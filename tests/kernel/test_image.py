@@ -385,25 +385,6 @@ def test_two_runs_at_once_do_the_work_once(machine: Machine, layout: Path, regis
     assert len(asked) == len(set(asked)) == 4  # three layers and the configuration
 
 
-def test_a_full_disk(machine: Machine, layout: Path, tmp_path: Path) -> None:
-    """The store on a file system that is too small for the image, and then is made larger."""
-    machine.shell(f"mkdir -p {STORE}; mount -t tmpfs -o size=6M tmpfs {STORE}")
-    (tmp_path / "random").write_bytes(random.randbytes(4_000_000))
-    run("tar", "--create", f"--file={tmp_path}/big.tar", f"--directory={tmp_path}", "random")
-    add_image(tmp_path / "layout", "big", [layout.parent / "one.tar", tmp_path / "big.tar"])
-    busybox = fetch(machine, name="web", busybox=True)
-    before = ours(machine)
-    image = {"name": "web", "image": f"oci:{tmp_path}/layout:big"}
-    full = fetch(machine, **image, ok=False)
-    assert "No space left on device" in full["msg"] or "no space left on device" in full["msg"]
-    assert "\n" not in full["msg"]
-    assert ours(machine) == before
-    assert machine.run("ls", busybox["path"])
-    machine.shell(f"mount -o remount,size=64M {STORE}")
-    assert fetch(machine, **image)["changed"]
-    assert not fetch(machine, **image, verify=True)["changed"]
-
-
 # Bad input
 
 
