@@ -14,6 +14,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -281,6 +282,80 @@ def test_certificates_that_are_not_looked_at_and_an_authfile(
     (tmp_path / "auth.json").write_text('{"auths": {"127.0.0.1:5000": {"auth": "dXNlcjpzZXNhbWU="}}}')
     access = {"validate_certs": False, "authfile": str(tmp_path / "auth.json")}
     assert fetch(machine, name="web", image=THREE, **access)["digest"] == digest_of(layout, "three")
+
+
+def configure(machine: Machine, name: str, text: str) -> None:
+    """Writes one of skopeo's files in /etc/containers, which is the machine's own."""
+    machine.shell("mountpoint -q /etc/containers || mount -t tmpfs tmpfs /etc/containers")
+    machine.run("sh", "-ec", 'mkdir -p "${0%/*}"; cat > "$0"', f"/etc/containers/{name}", input=text)
+
+
+ANYTHING = json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
+
+
+@pytest.mark.parametrize(
+    ("location", "mirrors"),
+    [
+        pytest.param("registry.example", ["127.0.0.1:1", "127.0.0.1:5000"], id="the second mirror serves"),
+        pytest.param("127.0.0.1:5000", ["127.0.0.1:1"], id="no mirror serves"),
+    ],
+)
+def test_mirrors(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path, location: str, mirrors: list[str]
+) -> None:
+    """Where registries.conf(5) says so, and in its order."""
+    registry.push(f"oci:{layout}:three", "test/three:1")
+    lines = [f'[[registry]]\nlocation = "{location}"']
+    lines += [f'[[registry.mirror]]\nlocation = "{mirror}"' for mirror in mirrors]
+    configure(machine, "policy.json", ANYTHING)
+    configure(machine, "registries.conf", "\n".join(lines))
+    (tmp_path / "auth.json").write_text('{"auths": {"127.0.0.1:5000": {"auth": "dXNlcjpzZXNhbWU="}}}')
+    access = {"ca_path": registry.access["ca_path"], "authfile": str(tmp_path / "auth.json")}
+    image = {"name": "web", "image": f"docker://{location}/test/three:1", **access}
+    assert fetch(machine, **image)["digest"] == digest_of(layout, "three")
+    assert len(registry.fetched()) == 4
+    registry.end()
+    assert not fetch(machine, **image)["changed"]
+    failed = fetch(machine, **image, pull="always", ok=False)["msg"]
+    assert failed.startswith(f"web: image: {image['image']} could not be fetched: ")
+    assert failed.endswith("; nothing was changed.")
+    assert "\n" not in failed
+
+
+def test_a_policy_takes_signatures(
+    machine: Machine, layout: Path, registry: Registry, tmp_path: Path
+) -> None:
+    """Where policy.json(5) says so: what is signed by nobody, or by somebody else, is not fetched."""
+    with tempfile.TemporaryDirectory(prefix="keys", dir="/tmp") as home:  # a socket in it has a short name
+        gpg = ["env", f"GNUPGHOME={home}", "gpg", "--batch", "--quiet"]
+        for maker in ("maker", "other"):
+            run(*gpg, "--passphrase", "", "--quick-gen-key", maker, "ed25519", "sign", "1d")
+            run(*gpg, "--output", tmp_path / f"{maker}.gpg", "--export", maker)
+        place = {"lookaside": f"file://{tmp_path}/signed", "lookaside-staging": f"file://{tmp_path}/signed"}
+        configure(machine, "policy.json", ANYTHING)
+        configure(machine, "registries.d/test.yaml", json.dumps({"docker": {"127.0.0.1:5000": place}}))
+        fingerprint = run(*gpg, "--list-keys", "--with-colons", "maker").partition("fpr:::::::::")[2][:40]
+        registry.push(f"oci:{layout}:three", "test/three:1", f"--sign-by={fingerprint}", GNUPGHOME=home)
+        registry.push(f"oci:{layout}:three", "test/unsigned:1")
+        run("gpgconf", "--homedir", home, "--kill", "all")
+
+    def demand(key: str) -> None:
+        signed = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": f"{tmp_path}/{key}.gpg"}
+        transports = {"docker": {"127.0.0.1:5000": [signed]}}
+        configure(
+            machine, "policy.json", json.dumps({"default": [{"type": "reject"}], "transports": transports})
+        )
+
+    demand("other")
+    refused = fetch(machine, name="web", image=THREE, ok=False, **registry.access)["msg"]
+    assert refused.startswith(f"web: image: {THREE} could not be fetched: Source image rejected: "), refused
+    demand("maker")
+    unsigned = THREE.replace("three", "unsigned")
+    refused = fetch(machine, name="web", image=unsigned, ok=False, **registry.access)["msg"]
+    assert "A signature was required, but no signature exists" in refused
+    assert fetch(machine, name="web", image=f"oci:{layout}:three", ok=False)["failed"]
+    assert ours(machine) == []
+    assert fetch(machine, name="web", image=THREE, **registry.access)["digest"] == digest_of(layout, "three")
 
 
 # At any moment

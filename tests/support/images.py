@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -92,14 +93,15 @@ class Registry:
             "for i in $(seq 500); do ss -Hltn sport = 5000 | grep -q . && exit; sleep 0.02; done; exit 1"
         )
 
-    def push(self, source: str, name: str) -> None:
-        """Has skopeo put an image there."""
+    def push(self, source: str, name: str, *options: str, **variables: str) -> None:
+        """Has skopeo put an image there, with more options and variables in its environment."""
         certificates = self.top / "certificates"
         certificates.mkdir(exist_ok=True)
         shutil.copy(self.top / "ca.crt", certificates)
         self._machine.run(
             *["skopeo", "copy", "--quiet", "--preserve-digests", f"--dest-cert-dir={certificates}"],
-            *["--dest-creds=user:sesame", source, f"docker://127.0.0.1:5000/{name}"],
+            *["--dest-creds=user:sesame", *options, source, f"docker://127.0.0.1:5000/{name}"],
+            env={**os.environ, **variables},
         )
         self.requests()
 
