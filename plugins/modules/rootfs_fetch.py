@@ -54,8 +54,8 @@ options:
       - The other transports of containers-transports(5) are for what is on the managed host already, as C(oci:/srv/layout:tag),
         C(oci-archive:/srv/web.tar), C(docker-archive:/srv/web.tar), which C(docker save) writes, and C(dir:/srv/web). What
         C(docker export) and C(podman export) write is no image, and goes with O(path).
-      - The package C(skopeo) has to be installed there. Its mirrors, its policy and the credentials of C(podman login) hold,
-        see containers-registries.conf(5), containers-policy.json(5) and containers-auth.json(5).
+      - The package C(skopeo), 1.6 or later, has to be installed there. Its mirrors, its policy and the credentials of
+        C(podman login) hold, see containers-registries.conf(5), containers-policy.json(5) and containers-auth.json(5).
       - Every layer is fetched and unpacked once, whatever number of images has it on the same layers. Its whiteouts are those of
         overlayfs.
         All digests are computed again, and a manifest or configuration that is not as the OCI image specification has it is
@@ -332,7 +332,7 @@ progress:
   description:
     - What was fetched and unpacked, and how long each took, one sentence each, with those that have said where it was when it
       took longer than ten seconds. Nothing where nothing was fetched.
-    - In a batch, of entries with the same source the one that has it has got it for all.
+    - In a batch, entries with the same source share the work, and it is the first of them that has this.
   returned: when O(name) is given and O(state=present)
   type: list
   elements: str

@@ -114,8 +114,8 @@ class Skopeo:
         """Fetches manifest and blobs into an OCI ``layout``, by this digest if the image is a registry's; a
         blob that has a file there already is not asked for, whatever is in that. Raises Failure, OSError.
 
-        The manifest stays as it is, also one of Docker's: what it lists, and its digest, are the image. Its
-        signatures, which policies are about, a layout has no place for.
+        The manifest stays as it is, also one of Docker's (--preserve-digests, since skopeo 1.6). Signatures,
+        which a layout has no place for, are looked at before, where a policy takes them.
         """
         source = self._reference if digest is None else self._reference.by_digest(digest)
         options = ["--quiet", "--preserve-digests", "--remove-signatures", *self._access("src-", temporary)]
