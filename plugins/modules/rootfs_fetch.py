@@ -16,8 +16,9 @@ description:
     into a tree of the store again.
   - An archive is unpacked by a process whose root is the new tree, so no path or link in it can lead to the host. An archive
     that is damaged, breaks off or goes beyond the limits changes nothing.
-  - What takes longer than ten seconds says every ten seconds in the journal of the managed host, or its syslog, where it is.
-    See it with C(journalctl --follow --identifier=bare-rootfs). Ansible shows nothing of a task before the task has ended.
+  - What was done and how long it took is returned as RV(progress), which Ansible shows with C(-v) when the task has ended.
+    Until then it is in the journal of the managed host, or its syslog, with where it is every ten seconds. Follow it there with
+    C(journalctl -f -t bare-rootfs), from a task of its own when this one is run with C(async).
 extends_documentation_fragment:
   - bare.containers.attributes
   - bare.containers.attributes.action_group
@@ -53,9 +54,10 @@ options:
       - The other transports of containers-transports(5) are for what is on the managed host already, as C(oci:/srv/layout:tag),
         C(oci-archive:/srv/web.tar), C(docker-archive:/srv/web.tar), which C(docker save) writes, and C(dir:/srv/web). What
         C(docker export) and C(podman export) write is no image, and goes with O(path).
-      - The package C(skopeo) has to be installed there. Its mirrors, its policy and the credentials of C(podman login) hold,
-        see containers-registries.conf(5), containers-policy.json(5) and containers-auth.json(5).
-      - Every layer is unpacked once, whatever number of images has it on the same layers. Its whiteouts are those of overlayfs.
+      - The package C(skopeo), 1.6 or later, has to be installed there. Its mirrors, its policy and the credentials of
+        C(podman login) hold, see containers-registries.conf(5), containers-policy.json(5) and containers-auth.json(5).
+      - Every layer is fetched and unpacked once, whatever number of images has it on the same layers. Its whiteouts are those of
+        overlayfs.
         All digests are computed again, and a manifest or configuration that is not as the OCI image specification has it is
         refused.
     type: str
@@ -326,6 +328,17 @@ config:
   returned: when O(name) is given and O(state=present)
   type: dict
   sample: {"Cmd": ["nginx"], "Env": ["PATH=/usr/bin:/bin"], "ExposedPorts": ["80/tcp"], "WorkingDir": "/srv"}
+progress:
+  description:
+    - What was fetched and unpacked, and how long each took, one sentence each, with those that have said where it was when it
+      took longer than ten seconds. Nothing where nothing was fetched.
+    - In a batch, entries with the same source share the work, and it is the first of them that has this.
+  returned: when O(name) is given and O(state=present)
+  type: list
+  elements: str
+  sample:
+    - "image: docker://registry.example/team/web:1.2: fetched 119.3 MiB (2 of its 3 layers were there) in 4.2 s"
+    - "image: docker://registry.example/team/web:1.2: unpacked a layer, 310.2 MiB with 2034 entries, in 3.1 s"
 containers:
   description: What became of each entry, by name. Beside what is listed here, it has the values that are returned for one.
   returned: when O(batch) is given

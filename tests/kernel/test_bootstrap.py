@@ -142,7 +142,7 @@ def hide(machine: Machine, *names: str) -> None:
 
 @pytest.fixture
 def quick(machine: Machine, tmp_path: Path) -> Machine:
-    """A Machine whose mmdebstrap makes a tree of one file, in which are its arguments."""
+    """A Machine whose mmdebstrap makes a tree of two files: its arguments, and some of its environment."""
     hide(machine, "mmdebstrap")
     program(
         machine,
@@ -151,6 +151,7 @@ def quick(machine: Machine, tmp_path: Path) -> Machine:
         echo run >> {tmp_path}/runs
         cd "$(mktemp -d)"
         for word in "$@"; do echo "$word"; done > arguments
+        echo "$SOURCE_DATE_EPOCH $http_proxy" > environment
         tar --create --owner=7 --group=8 .
     """,
     )
@@ -168,7 +169,9 @@ def test_what_is_declared_is_what_the_program_gets(quick: Machine, tmp_path: Pat
         "keyring": str(tmp_path / "keys.gpg"),
         "architecture": "amd64",
     }
-    result = fetch(quick, name="web", bootstrap=declared)
+    environment = {"SOURCE_DATE_EPOCH": "1700000000", "http_proxy": "http://proxy.example:3128"}
+    result = fetch(quick, name="web", bootstrap=declared, environment=environment)
+    assert quick.run("cat", f"{result['path']}/environment").split() == list(environment.values())
     assert quick.run("cat", f"{result['path']}/arguments").splitlines() == [
         "--mode=root",
         "--format=tar",

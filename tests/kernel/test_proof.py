@@ -543,9 +543,11 @@ import socket
 log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 log.bind("/dev/log")
 print("ready", flush=True)
-while b"bare-rootfs" not in (said := log.recv(5000)):  # the module's own beginning, by Ansible
-    pass
-print(said.decode(), flush=True)
+said = ""
+while "unpacked" not in said:
+    said = log.recv(5000).decode()
+    if "bare-rootfs" in said:  # else it is the module's own beginning, by Ansible
+        print(said.rstrip("\\0\\n"), flush=True)
 """
 
 
@@ -558,9 +560,16 @@ def test_what_takes_long_says_where_it_is(machine: Machine, archive: Path, serve
     assert listening.stdout.readline() == "ready\n"
     size = archive.stat().st_size
     url = f"{serve().url}/slow/{size // 12}/root.tar.gz"
-    assert fetch(machine, name="web", url=url, checksum=f"sha256:{digest(archive)}")["changed"]
+    declared = {"name": "web", "url": url, "checksum": f"sha256:{digest(archive)}"}
+    assert fetch(machine, **declared, check=True)["progress"] == []
+    progress = fetch(machine, **declared)["progress"]
     said, _nothing = listening.communicate()
-    assert re.search(rf" bare-rootfs: url: {re.escape(url)}: (\d+) B of {size} B, \d+ B/s", said), said
+    assert [line.partition(" bare-rootfs: ")[2] for line in said.splitlines()] == progress
+    sentences = [r"\d+ B of SIZE B, \d+ B/s", r"fetched SIZE B in 1\d\.\d s"]
+    sentences.append(r"unpacked 10\.0 KiB with 1 entries in \d\.\d s")
+    for sentence, text in zip(sentences, progress, strict=True):
+        assert re.fullmatch(f"url: {re.escape(url)}: {sentence.replace('SIZE', str(size))}", text)
+    assert fetch(machine, **declared)["progress"] == []
 
 
 def test_the_example(

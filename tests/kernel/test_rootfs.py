@@ -629,7 +629,9 @@ def test_fifty_containers_fetch_once(machine: Machine, image: Path, serve: Calla
     server = serve(encrypted=True)
     declared = {"url": f"{server.url}/{image.name}", "validate_certs": False}
     batch = [{"name": f"c{number}", **declared} for number in range(50)]
-    assert fetch(machine, batch=batch)["changed"]
+    made = fetch(machine, batch=batch)
+    assert made["changed"]
+    assert [name for name, entry in made["containers"].items() if entry["progress"]] == ["c0"]
     assert len(server.requests()) == 1
     more = [*batch, {"name": "late", **declared}]
     result = fetch(machine, batch=more)

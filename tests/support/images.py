@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +93,15 @@ class Registry:
             "for i in $(seq 500); do ss -Hltn sport = 5000 | grep -q . && exit; sleep 0.02; done; exit 1"
         )
 
-    def push(self, source: str, name: str) -> None:
-        """Has skopeo put an image there."""
+    def push(self, source: str, name: str, *options: str, **variables: str) -> None:
+        """Has skopeo put an image there, with more options and variables in its environment."""
         certificates = self.top / "certificates"
         certificates.mkdir(exist_ok=True)
         shutil.copy(self.top / "ca.crt", certificates)
         self._machine.run(
-            *["skopeo", "copy", "--quiet", f"--dest-cert-dir={certificates}", "--dest-creds=user:sesame"],
-            *[source, f"docker://127.0.0.1:5000/{name}"],
+            *["skopeo", "copy", "--quiet", "--preserve-digests", f"--dest-cert-dir={certificates}"],
+            *["--dest-creds=user:sesame", *options, source, f"docker://127.0.0.1:5000/{name}"],
+            env={**os.environ, **variables},
         )
         self.requests()
 
@@ -105,6 +111,56 @@ class Registry:
         self._seen, seen = len(lines), getattr(self, "_seen", 0)
         return [" ".join(line.split('"')[1].split()[:2]) for line in lines[seen:] if line.count('"') > 1]
 
+    def fetched(self) -> set[str]:
+        """The digests of the blobs among them."""
+        found = (request.partition(" ") for request in self.requests())
+        paths = [path for method, _space, path in found if method == "GET" and "/blobs/" in path]
+        return {path.rpartition("/")[2] for path in paths}
+
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def make_directory(path: Path, manifest: Any, config: Any, layers: list[bytes]) -> Path:
+    """An image as skopeo's ``dir:`` has it; what is given of manifest and configuration is in place of what
+    belongs there."""
+    path.mkdir()
+    (path / "version").write_text("Directory Transport Version: 1.1\n")
+
+    def blob(content: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(content).hexdigest()
+        (path / digest).write_bytes(content)
+        return {"digest": f"sha256:{digest}", "size": len(content)}
+
+    if not isinstance(config, bytes):
+        digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+        whole = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": digests}}
+        config = json.dumps({**whole, **config}).encode()
+    kind = "application/vnd.oci.image"
+    whole = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.manifest.v1+json",
+        "config": {"mediaType": f"{kind}.config.v1+json", **blob(config)},
+        "layers": [{"mediaType": f"{kind}.layer.v1.tar", **blob(layer)} for layer in layers],
+    }
+    (path / "manifest.json").write_text(json.dumps({**whole, **manifest}))
+    return path
+
+
+def archive(*entries: tuple[str, bytes, str]) -> bytes:
+    """A tar archive of names, types and contents, or for links targets."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as opened:
+        for name, kind, content in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, content if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            entry.size = len(content) if kind == tarfile.REGTYPE else 0
+            opened.addfile(entry, io.BytesIO(content.encode()))
+    return packed.getvalue()
+
+
+FILE, DIRECTORY, HARD, SYMBOLIC, DEVICE = (
+    *(tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE),
+)
+BASE = archive(("etc", DIRECTORY, ""), ("etc/motd", FILE, "base"), ("link", SYMBOLIC, "/etc"))

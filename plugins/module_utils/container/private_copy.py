@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..converge import Failure
-from ..kernel import file, mount, namespace, overlay, process
+from ..kernel import child, file, mount, namespace, overlay
 from ..kernel.syscall import call
 from ..kernel.tree_copy import copy_tree
 from ..shell import command
@@ -24,18 +24,12 @@ def make(layers: Sequence[str], target: Path) -> None:
     goes. Raises Failure, OSError."""
     file.remove_tree(target)
     target.mkdir(mode=0o700, parents=True)
-    reader, writer = os.pipe()
-    us = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _child(list(reversed(layers)), os.fspath(target), writer, us)
-    os.close(writer)
-    with open(reader, "rb") as messages:
-        told = messages.read().decode("utf-8", "replace")
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if told or status:
+    try:
+        reason = child.result(lambda: _attempt(list(reversed(layers)), os.fspath(target)))
+    except child.Ended as ended:
+        reason = f"its process {ended}"
+    if reason:
         file.remove_tree(target)
-        reason = told or f"its process ended with status {status}"
         raise Failure(
             f"rootfs_mode: 'direct' takes a copy of the root file system, which could not be made: {reason}; "
             "what the container has for its root was left unchanged."
@@ -53,20 +47,17 @@ def commands(layers: Sequence[str], target: Path) -> tuple[str, ...]:
     return (*made, command(["unshare", "--mount", "sh", "-ec", script]))
 
 
-def _child(layers: Sequence[str], new: str, report: int, parent: int) -> None:
-    """Copies and ends; writes what is wrong, if anything, to ``report``."""
+def _attempt(layers: Sequence[str], new: str) -> str | None:
+    """Copies; returns what is wrong, if anything."""
     try:
-        process.die_with_parent()
         os.umask(0)
-        if os.getppid() == parent:
-            _copy(layers, new)
+        _copy(layers, new)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        os.write(report, f"{error.strerror}{where}".encode("utf-8", "surrogateescape")[:4000])
-    except BaseException as error:
-        os.write(report, f"{type(error).__name__}: {error}".encode("utf-8", "surrogateescape")[:4000])
-    finally:
-        os._exit(0)
+        return f"{error.strerror}{where}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _copy(layers: Sequence[str], new: str) -> None:

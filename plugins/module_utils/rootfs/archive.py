@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, Protocol
 
 from ..converge import Failure
 from . import program
+from .watch import readable
 
 _BLOCK = 512
 _CHUNK = 1 << 18
@@ -44,15 +45,17 @@ class Read:
     size: int
     entries: int
 
+    def __str__(self) -> str:
+        return f"{readable(self.size)} with {self.entries} entries"
+
 
 @dataclass(frozen=True)
 class Limits:
     """The most that an archive may come to: bytes, compressed and not, and entries; together with others that
-    have ``used`` some. And how many seconds it may take."""
+    have ``used`` some."""
 
     size: int
     entries: int
-    seconds: float
     used: Read | None = None
 
     def less(self, read: Read) -> Limits:

@@ -58,6 +58,7 @@ class Bootstrap:
 
     def __init__(self, entry: Mapping[str, Any], limits: Limits) -> None:
         self._declared: Mapping[str, Any] = entry["bootstrap"]
+        self.what = f"bootstrap: {self._declared['suite']}"
         self._force = entry["force"]
         self._limits = limits
         self._made: str | None = None
@@ -75,17 +76,17 @@ class Bootstrap:
         return {}
 
     @contextlib.contextmanager
-    def fetch(self, temporary: Path) -> Iterator[Content]:
+    def fetch(self, temporary: Path, watch: Watch) -> Iterator[Content]:
         image = self._name(time.time_ns()) if self._force else self._name()
         make = words(self._declared)
 
         def into(place: Place) -> str:
-            watch = Watch(f"bootstrap: {self._declared['suite']}", self._limits.seconds)
             try:
                 with stream(make, store.root(), temporary) as (made, where):
                     read = unpack_stream(made, place.tree, self._limits, watch, where)
             except Refused as refused:
                 raise Failure(f"bootstrap: what was made {refused}; nothing was changed.") from None
+            watch.done(f"made and unpacked {read}")
             return store.chain(None, read.digest)
 
         yield Content(image, [Layer(None, into)])

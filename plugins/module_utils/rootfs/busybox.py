@@ -20,6 +20,7 @@ from ..shell import command, write_file
 from . import store
 from .files import HashedFile, Kept
 from .store import Content, Layer, Place
+from .watch import Watch
 
 PROGRAM = "/bin/busybox"
 """Where Debian's busybox-static has it."""
@@ -79,6 +80,8 @@ mounted on."""
 class Busybox:
     """The host's own static busybox."""
 
+    what = "busybox"
+
     def __init__(self) -> None:
         self._file = HashedFile("busybox", PROGRAM)
 
@@ -90,11 +93,12 @@ class Busybox:
         return self._file.record()
 
     @contextlib.contextmanager
-    def fetch(self, temporary: Path) -> Iterator[Content]:
+    def fetch(self, temporary: Path, watch: Watch) -> Iterator[Content]:
         image = self.image({})
 
         def build(place: Place) -> str:
             fill(place.tree)
+            watch.done(f"made of {PROGRAM}")
             return image
 
         yield Content(image, [Layer(image, build)])

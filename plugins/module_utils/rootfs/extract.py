@@ -12,17 +12,14 @@ it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import select
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..converge import Failure
-from ..kernel import mount, namespace, process
+from ..kernel import child, mount, namespace
 from .archive import Archive, Limits, Read, Refused, Stream, decompressed
 from .changeset import Below, Changeset, mount_over
 from .tree import Tree
@@ -56,37 +53,16 @@ def unpack_stream(
     below: Below | None = None,
 ) -> Read:
     """The same with a tar archive that comes as a stream; ``where`` says how far it is."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _child(stream, os.fspath(target), limits, below, writer)
-    os.close(writer)
-    with open(reader, "rb") as messages:
-        try:
-            while not select.select([messages], [], [], watch.remaining())[0]:
-                watch.tick(where)
-        except BaseException:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        message = messages.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status != 0 or not message:
-        raise Failure(f"The process that unpacks ended with status {status}; nothing was changed.")
-    report = json.loads(message)
+    try:
+        report = child.result(
+            lambda: _attempt(stream, os.fspath(target), limits, below),
+            lambda reports: watch.wait(reports, where),
+        )
+    except child.Ended as ended:
+        raise Failure(f"The process that unpacks {ended}; nothing was changed.") from None
     if "refused" in report:
         raise Refused(report["refused"])
     return Read(**report)
-
-
-def _child(stream: Stream, target: str, limits: Limits, below: Below | None, report: int) -> None:
-    """Unpacks and ends; writes what the archive was, or what is wrong with it, to ``report``."""
-    try:
-        process.die_with_parent()
-        os.write(report, json.dumps(_attempt(stream, target, limits, below)).encode())
-        os._exit(0)
-    finally:
-        os._exit(1)
 
 
 def _attempt(stream: Stream, target: str, limits: Limits, below: Below | None) -> dict[str, Any]:
@@ -107,7 +83,7 @@ def _attempt(stream: Stream, target: str, limits: Limits, below: Below | None) -
         if isinstance(error, OSError) and error.errno is not None:
             where = f" ({os.fsdecode(error.filename)})" if error.filename is not None else ""
             reason = f"can't be unpacked: {error.strerror}{where}"
-    return {"refused": reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()}
+    return {"refused": reason[:_LONGEST_REASON]}
 
 
 def _enter(target: str, below: Below | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from .archive import Limits, Refused
 from .changeset import Below
 from .extract import unpack
 from .files import HashedFile, Kept
-from .skopeo import Reference, Skopeo
+from .skopeo import Reference, Skopeo, size
 from .store import Content, Layer, Place
-from .watch import Watch
+from .watch import Watch, readable
 
 
 class Image:
@@ -36,7 +36,9 @@ class Image:
         self._platform = entry.get("platform")
         self._always = entry["pull"] == "always"
         self._skopeo = Skopeo(entry, self._reference, limits.size)
+        self.what = f"image: {self._reference.text}"
         self._limits = limits
+        self._seconds = entry["max_time"]
         file = self._reference.file
         self._file = None if file is None else HashedFile("image", file)
         self._named = {"image": self._reference.text, "platform": self._platform}
@@ -72,21 +74,26 @@ class Image:
         return {**resolved, **(self._file.record() if self._file else {})}
 
     @contextlib.contextmanager
-    def fetch(self, temporary: Path) -> Iterator[Content]:
-        self._resolved = self._resolve({}) or self._skopeo.resolve(temporary)
+    def fetch(self, temporary: Path, watch: Watch) -> Iterator[Content]:
+        self._resolved = self._resolve({}) or self._skopeo.resolve(temporary, watch)
         # Another run may have had it while we waited for that.
         image = store.by_origin(self._origin) if self._missing else None
-        content = Content(image, []) if image else self._content(temporary)
+        content = Content(image, []) if image else self._content(temporary, watch)
         yield content
         self._fetched = content.image
 
-    def _content(self, temporary: Path) -> Content:
-        directory = temporary / "image"
-        self._skopeo.copy(self._resolved, directory, temporary)
+    def _content(self, temporary: Path, watch: Watch) -> Content:
+        blobs = _Blobs(temporary / "image", lambda layout: self._copy(layout, temporary, watch))
         with self._refusing():
-            found = oci.read(directory)
-        layers = self._layers(found, directory)
-        return Content(f"sha256-{found.digest}", layers, found.config, self._origin)
+            found = oci.read(blobs.layout)
+        there = len(blobs.spared.intersection(found.blobs))
+        spared = f" ({there} of its {len(found.blobs)} layers were there)" if there else ""
+        watch.done(f"fetched {readable(size(blobs.layout))}{spared}")
+        layers = self._layers(found, blobs, watch)
+        return Content(f"sha256-{found.digest}", layers, found.config, self._origin, found.blobs)
+
+    def _copy(self, layout: Path, temporary: Path, watch: Watch) -> None:
+        self._skopeo.copy(self._resolved, layout, temporary, watch)
 
     def commands(self) -> tuple[str, ...]:
         known = self._resolve({}) if self._always or self._reference.registry is None else None
@@ -106,7 +113,7 @@ class Image:
     @functools.cached_property
     def _asked(self) -> str:
         with tempfile.TemporaryDirectory() as temporary:
-            return self._skopeo.resolve(Path(temporary))
+            return self._skopeo.resolve(Path(temporary), Watch(self.what, self._seconds))
 
     @functools.cached_property
     def _declarations(self) -> list[dict[str, Any]]:
@@ -117,19 +124,19 @@ class Image:
                 found.append(host.Declaration(name, "rootfs").read() or {})
         return found
 
-    def _layers(self, found: oci.Image, directory: Path) -> list[Layer]:
+    def _layers(self, found: oci.Image, blobs: _Blobs, watch: Watch) -> list[Layer]:
         """Each is unpacked within what the limits of the whole image leave for it."""
         left = [self._limits]
-        watch = Watch(f"image: {self._reference.text}", self._limits.seconds)
 
         def unpack_one(name: str, blob: str, digest: str, place: Place) -> str:
             below = Below([str(tree) for tree in place.lower], str(place.work))
-            with self._refusing(), open(directory / oci.check(directory, blob), "rb") as archive:
+            with self._refusing(), open(blobs.get(blob), "rb") as archive:
                 read = unpack(archive.fileno(), place.tree, left[-1], watch, below)
                 if read.digest != digest:
                     found = f"sha256:{read.digest} when decompressed, in place of sha256:{digest}"
                     raise Refused(f"has a layer that is {found}")
             left.append(left[-1].less(read))
+            watch.done(f"unpacked a layer, {read},")
             return name
 
         names: list[str] = []
@@ -146,3 +153,23 @@ class Image:
             yield
         except Refused as refused:
             raise Failure(f"image: {self._reference.text} {refused}; nothing was changed.") from None
+
+
+class _Blobs:
+    """What ``copy`` puts into a ``layout``, without those ``spared`` whose layers are in the store: one comes
+    when it is asked for after all."""
+
+    def __init__(self, layout: Path, copy: Callable[[Path], None]) -> None:
+        self.layout = layout
+        self.spared = store.blobs()
+        self._copy = copy
+        oci.stand_in(layout, self.spared)
+        copy(layout)
+
+    def get(self, blob: str) -> Path:
+        """The file of a blob that is what it is called. Raises Refused, Failure, OSError."""
+        if blob in self.spared:
+            oci.remove(self.layout, blob)
+            self.spared.remove(blob)
+            self._copy(self.layout)
+        return oci.check(self.layout, blob)

@@ -50,11 +50,13 @@ cd /"""
 
 _DESCRIBE = """import json, sys
 store, origin, *layers = sys.argv[1:]
-blob = json.load(open(store + "/image/manifest.json"))["config"]["digest"].split(":")[1]
+manifest = json.load(open(store + "/image/manifest.json"))
+blob, *blobs = [it["digest"].split(":")[1] for it in [manifest["config"], *manifest["layers"]]]
 said = json.load(open(store + "/image/" + blob)).get("config") or {}
 config = {name: said[name] for name in NAMES if said.get(name)}
 config.update({name: sorted(config[name]) for name in ("ExposedPorts", "Volumes") if name in config})
-print(json.dumps({"config": config, "layers": layers, "origins": [origin]}, sort_keys=True))"""
+made = {"blobs": blobs, "config": config, "layers": layers, "origins": [origin]}
+print(json.dumps(made, sort_keys=True))"""
 
 
 def commands(fetch: str, origin: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image in a directory, as skopeo's ``dir:`` has it: ``manifest.json``, and every blob under its digest.
+"""An image in an OCI layout (OCI image spec, image-layout): an index that names its manifest, and every blob
+under its digest.
 
 Manifest and configuration (OCI image spec, manifest and config; Docker's schema 2 has the same fields) come
 from whoever made the image, and nothing in them is believed that has not been looked at: a blob is read only
@@ -10,10 +11,9 @@ after its digest was computed again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,15 @@ class Image:
     config: Mapping[str, Any]
 
 
-def read(directory: Path) -> Image:
-    """Reads manifest and configuration. Raises Refused, OSError."""
-    text = _text(directory / "manifest.json")
-    manifest = _object(text, "a manifest")
+def read(layout: Path) -> Image:
+    """Reads manifest and configuration of the one image in there. Raises Refused, OSError."""
+    index = _object(_text(layout / "index.json"), "an index")
+    name = _blob(next(iter(_list(index.get("manifests"), "manifests")), None))
+    manifest = _object(_text(check(layout, name)), "a manifest")
     if "layers" not in manifest or "config" not in manifest:
         raise Refused("has a manifest without config and layers; of Docker's, only schema 2 is accepted")
     blobs = [_blob(layer) for layer in _list(manifest["layers"], "layers")]
-    described = _object(_text(directory / check(directory, _blob(manifest["config"]))), "a configuration")
+    described = _object(_text(check(layout, _blob(manifest["config"]))), "a configuration")
     rootfs = described.get("rootfs")
     layers = _list(rootfs.get("diff_ids") if isinstance(rootfs, dict) else None, "diff_ids")
     digests = [_digest(layer) for layer in layers]
@@ -54,19 +55,37 @@ def read(directory: Path) -> Image:
         raise Refused(f"has {len(blobs)} layers, from 1 to {MOST_LAYERS} are accepted")
     if len(digests) != len(blobs):
         raise Refused(f"has {len(blobs)} layers and a configuration with diff_ids of {len(digests)}")
-    return Image(hashlib.sha256(text).hexdigest(), blobs, digests, configuration(described.get("config")))
+    return Image(name, blobs, digests, configuration(described.get("config")))
 
 
-def check(directory: Path, blob: str) -> str:
-    """The blob, once it has the content that it is called by. Raises Refused, OSError."""
+def check(layout: Path, blob: str) -> Path:
+    """Where a blob is, once it has the content that it is called by. Raises Refused, OSError."""
+    path = _place(layout, blob)
     try:
-        with open(directory / blob, "rb") as opened:
+        with open(path, "rb") as opened:
             found = digest("sha256", opened)
     except FileNotFoundError:
         raise Refused(f"lacks the blob sha256:{blob}") from None
     if found != blob:
         raise Refused(f"has a damaged blob: sha256:{blob} has the digest sha256:{found}")
-    return blob
+    return path
+
+
+def stand_in(layout: Path, blobs: Iterable[str]) -> None:
+    """Makes a layout in which these blobs seem to be: who fetches an image into it does without. Raises
+    OSError."""
+    _place(layout, "").mkdir(parents=True)
+    for blob in blobs:
+        _place(layout, blob).touch()
+
+
+def remove(layout: Path, blob: str) -> None:
+    """Has a blob not be there any more. Raises OSError."""
+    _place(layout, blob).unlink()
+
+
+def _place(layout: Path, blob: str) -> Path:
+    return layout / "blobs/sha256" / blob
 
 
 def configuration(config: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from .files import Kept
 from .options import OPTIONS, SOURCES
 from .proof import is_foreseeable
 from .source import Source, source
+from .store import Content
+from .watch import Watch
 from .web import without_passwords
 
 _COMPLETE = """import json, sys
@@ -62,6 +65,8 @@ class Present:
         self._key = hashlib.sha256(repr(sorted(self._options.items())).encode()).hexdigest()
         self._declaration = host.Declaration(self.name, "rootfs")
         self._verify: bool = entry["verify"]
+        self._seconds: float = entry["max_time"]
+        self._watch: Watch | None = None
         self._is_known = entry.get("pull") == "always"
         self._kept: Kept = {}
         self._image: str | None = None
@@ -91,17 +96,14 @@ class Present:
         return {"damaged": [str(store.directory(layer)) for layer in layers]} if self._verify else {}
 
     def facts(self, actual: State) -> Mapping[str, Any]:
-        image = self._image
-        if image is None:
-            return {"layers": [], "path": None, "digest": None, "size": None, "config": {}}
-        trees = self._trees()
-        path = trees[0] if len(trees) == 1 else None
+        image, trees = self._image, self._trees()
         return {
             "layers": trees,
-            "path": path,
-            "digest": _digest(image),
-            "size": store.size(image),
-            "config": store.config(image),
+            "path": trees[0] if len(trees) == 1 else None,
+            "digest": None if image is None else _digest(image),
+            "size": None if image is None else store.size(image),
+            "config": {} if image is None else store.config(image),
+            "progress": self._watch.said if self._watch else [],
         }
 
     def _declared(self) -> dict[str, Any]:
@@ -124,11 +126,16 @@ class Present:
         shared = self._image or id(self._source)
 
         def apply() -> None:
-            store.add(key, self._source.fetch, damaged)
+            store.add(key, self._fetch, damaged)
 
         remove = [command(["rm", "-rf", *map(store.directory, damaged)])] if damaged else []
         commands = (*store.prepare_commands(), *remove, *self._source.commands())
         return Step("damaged" if damaged else "unpacked", commands, apply, shared=f"image {shared}")
+
+    def _fetch(self, temporary: Path) -> AbstractContextManager[Content]:
+        """Its time begins when nobody else is at work on the same any more."""
+        self._watch = Watch(self._source.what, self._seconds)
+        return self._source.fetch(temporary, self._watch)
 
     def _declaration_step(self) -> Step:
         """Refers to the image, which may be known only when this is done."""

@@ -8,6 +8,8 @@ called, and how it is fetched. Mirrors, policy and credentials of the host are i
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -15,20 +17,20 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..converge import Failure
-from ..kernel import process
 from ..shell import command
+from . import program
+from .watch import Watch
 
 FILES = {"dir": "manifest.json", "docker-archive": "", "oci": "index.json", "oci-archive": ""}
 """The transports for images in a file or a directory, and the file in there that changes with the image."""
 
 _DAEMONS = ("containers-storage", "docker-daemon")
-_LONGEST = 3600
 _REGISTRY = "docker://"
 _PLATFORM = ("os", "arch", "variant")
 
@@ -100,20 +102,25 @@ class Skopeo:
         self._entry = entry
         self._reference = reference
         self._largest = largest
-        self._seconds = entry.get("max_time", _LONGEST)
 
-    def resolve(self, temporary: Path) -> str:
+    def resolve(self, temporary: Path, watch: Watch) -> str:
         """The digest of what the reference stands for now: a manifest, or the index of several platforms'. No
         more than that is asked for. Raises Failure, OSError."""
         words = ["inspect", "--raw", *self._access("", temporary), self._reference.text]
-        return f"sha256:{hashlib.sha256(self._run(words, temporary)).hexdigest()}"
+        raw = self._run(words, temporary, watch, lambda: "asking for its manifest")
+        return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
-    def copy(self, digest: str | None, directory: Path, temporary: Path) -> None:
-        """Fetches manifest and blobs into ``directory``, by this digest if the image is a registry's. Raises
-        Failure, OSError."""
+    def copy(self, digest: str | None, layout: Path, temporary: Path, watch: Watch) -> None:
+        """Fetches manifest and blobs into an OCI ``layout``, by this digest if the image is a registry's; a
+        blob that has a file there already is not asked for, whatever is in that. Raises Failure, OSError.
+
+        The manifest stays as it is, also one of Docker's (--preserve-digests, since skopeo 1.6). Signatures,
+        which a layout has no place for, are looked at before, where a policy takes them.
+        """
         source = self._reference if digest is None else self._reference.by_digest(digest)
-        words = ["copy", "--quiet", *self._access("src-", temporary), source.text, f"dir:{directory}"]
-        self._run(words, temporary)
+        options = ["--quiet", "--preserve-digests", "--remove-signatures", *self._access("src-", temporary)]
+        words = ["copy", *options, source.text, f"oci:{layout}"]
+        self._run(words, temporary, watch, lambda: f"fetched {watch.amount(size(layout))}")
 
     def command(self, directory: str) -> str:
         """The command line that does the same as copy(), without secrets."""
@@ -143,33 +150,38 @@ class Skopeo:
             words.append(f"--{prefix}cert-dir={_certificates(self._entry['ca_path'], temporary)}")
         return words
 
-    def _run(self, words: Sequence[str], temporary: Path) -> bytes:
-        """What it prints. It ends with us, and writes no file larger than the whole image may be."""
-        program = shutil.which("skopeo")
-        if program is None:
+    def _run(self, words: Sequence[str], temporary: Path, watch: Watch, where: Callable[[], str]) -> bytes:
+        """What it prints. It writes no file larger than the whole image may be."""
+        path = shutil.which("skopeo")
+        if path is None:
             raise Failure(
                 f"image: {self._reference.text} takes the program skopeo; install the package skopeo; "
                 "nothing was changed."
             )
 
-        def prepare() -> None:
-            process.die_with_parent()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self._largest, self._largest))
-
-        done = subprocess.run(  # pylint: disable=ansible-bad-function,subprocess-popen-preexec-fn
-            [program, f"--command-timeout={self._seconds}s", *self._platform(), *words],
+        limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (self._largest, self._largest))
+        with program.output(
+            [path, *self._platform(), *words],
+            self._failed,
+            prepare=limit,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
             env={**os.environ, "TMPDIR": str(temporary)},
-            preexec_fn=prepare,
-        )
-        if done.returncode != 0:
-            reason = _reason(done.stderr.decode("utf-8", "replace")) or f"skopeo ended with {done.returncode}"
-            raise Failure(
-                f"image: {self._reference.text} could not be fetched: {reason}; nothing was changed."
-            )
-        return done.stdout
+        ) as printed:
+            return watch.wait(printed, where)
+
+    def _failed(self, status: int, said: list[str]) -> Failure:
+        reason = _reason(said) or f"skopeo ended with {status}"
+        return Failure(f"image: {self._reference.text} could not be fetched: {reason}; nothing was changed.")
+
+
+def size(directory: Path) -> int:
+    """The bytes in the files below, which others may be at work on. Raises OSError."""
+    total = 0
+    for folder, _folders, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
 
 
 def _credentials(entry: Mapping[str, Any], image: Reference, temporary: Path) -> Path:
@@ -195,11 +207,10 @@ def _certificates(path: str, temporary: Path | None) -> str:
     return str(directory)
 
 
-def _reason(messages: str) -> str:
+def _reason(messages: Sequence[str]) -> str:
     """The last message of its log (``time="..." level=fatal msg="..."``), as a part of a sentence."""
-    lines = [line for line in messages.splitlines() if line.strip()]
-    found = re.search(r'msg=("(?:[^"\\]|\\.)*")', lines[-1]) if lines else None
-    text = lines[-1] if lines else ""
+    text = messages[-1] if messages else ""
+    found = re.search(r'msg=("(?:[^"\\]|\\.)*")', text)
     if found:
         text = re.sub(r'\\(["\\])', r"\1", found[1][1:-1])
     return " ".join(re.sub(r"\\[nt]", " ", text).split()).rstrip(".")

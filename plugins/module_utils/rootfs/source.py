@@ -21,10 +21,13 @@ from .files import Kept
 from .image import Image
 from .store import Content
 from .tarball import Download, Tarball
+from .watch import Watch
 
 
 class Source(Protocol):
-    """One place that a root file system comes from."""
+    """One place that a root file system comes from; ``what`` it is, as a sentence about it begins."""
+
+    what: str
 
     def image(self, kept: Kept) -> str | None:
         """The name of the image that this source gives, None where only fetching can tell. Raises Failure,
@@ -33,8 +36,9 @@ class Source(Protocol):
     def record(self) -> dict[str, Any]:
         """What image() has read and wants to see again in ``kept`` (plain data)."""
 
-    def fetch(self, temporary: Path) -> contextlib.AbstractContextManager[Content]:
-        """Gets the content, putting aside what it must in ``temporary``. Raises Failure, OSError."""
+    def fetch(self, temporary: Path, watch: Watch) -> contextlib.AbstractContextManager[Content]:
+        """Gets the content, putting aside what it must in ``temporary``; ``watch`` is on all of it, to the
+        last layer unpacked. Raises Failure, OSError."""
 
     def commands(self) -> tuple[str, ...]:
         """The shell commands that make the image, in the store's directory."""
@@ -42,7 +46,7 @@ class Source(Protocol):
 
 def source(entry: Mapping[str, Any]) -> Source:
     """The one that an entry declares."""
-    limits = Limits(entry["max_size"], entry["max_entries"], entry["max_time"])
+    limits = Limits(entry["max_size"], entry["max_entries"])
     if entry.get("busybox"):
         return Busybox()
     if "image" in entry:

@@ -84,12 +84,14 @@ class Layer:
 @dataclass(frozen=True)
 class Content:
     """What an image is made of: its name, ``ALGORITHM-DIGEST``; its layers, lowest first, where a single one
-    may have no name yet; its configuration (plain data); and what else it may be found again by."""
+    may have no name yet; its configuration (plain data); what else it may be found again by; and where layers
+    come as blobs, the digest of each as it was fetched, in hexadecimal digits."""
 
     image: str
     layers: Sequence[Layer]
     config: Mapping[str, Any] = field(default_factory=dict)
     origin: str | None = None
+    blobs: Sequence[str] = ()
 
 
 def root() -> Path:
@@ -139,9 +141,7 @@ def images() -> list[str]:
 
 def layers(image: str) -> list[str]:
     """The names of an image's layers, lowest first; none where it is not there. Raises OSError."""
-    found = _read(image_file(image)).get("layers")
-    names = found if isinstance(found, list) else []
-    return names if all(isinstance(name, str) and "/" not in name for name in names) else []
+    return _names(image, "layers")
 
 
 def config(image: str) -> dict[str, Any]:
@@ -153,6 +153,20 @@ def config(image: str) -> dict[str, Any]:
 def by_origin(origin: str) -> str | None:
     """The image that came from there, whole, or None. Raises OSError."""
     return next((image for image in images() if origin in _origins(image) and has(image)), None)
+
+
+def blobs() -> set[str]:
+    """The blobs that images say their layers came as, of those that are there: who has the layer has no need
+    of the blob, nearly always, as it may be one layer above one below and another above another. Raises
+    OSError."""
+    pairs = [pair for image in images() for pair in zip(_names(image, "blobs"), layers(image))]
+    return {blob for blob, layer in pairs if has_layer(layer)}
+
+
+def _names(image: str, of: str) -> list[str]:
+    found = _read(image_file(image)).get(of)
+    names = found if isinstance(found, list) else []
+    return names if all(isinstance(name, str) and "/" not in name for name in names) else []
 
 
 def _origins(image: str) -> list[Any]:
@@ -346,6 +360,8 @@ def _make(content: Content, staging: Path, anew: Collection[str]) -> None:
 
 def _refer(content: Content, names: Sequence[str]) -> None:
     written: dict[str, Any] = {"config": content.config, "layers": names}
+    if content.blobs:
+        written["blobs"] = content.blobs
     if content.origin:
         written["origins"] = sorted({*_origins(content.image), content.origin})
     with _lock(_STORE):

@@ -22,7 +22,7 @@ from .extract import unpack
 from .files import HashedFile, Kept, open_file
 from .proof import Proof
 from .store import Content, Layer, Place
-from .watch import Watch
+from .watch import Watch, readable
 from .web import Web, masked
 
 
@@ -31,6 +31,7 @@ class Tarball:
 
     def __init__(self, entry: Mapping[str, Any], limits: Limits) -> None:
         self._path: str = entry["path"]
+        self.what = f"path: {self._path}"
         self._force = entry["force"]
         self._limits = limits
         self._proof = Proof(entry, posixpath.basename(self._path), Web(entry))
@@ -52,12 +53,10 @@ class Tarball:
         return self._file.record()
 
     @contextlib.contextmanager
-    def fetch(self, temporary: Path) -> Iterator[Content]:
-        label = f"path: {self._path}"
-        watch = Watch(label, self._limits.seconds)
+    def fetch(self, temporary: Path, watch: Watch) -> Iterator[Content]:
         with open_file("path", self._path) as archive:
-            image = self._proof.check(label, archive, temporary, watch)
-            yield content_of(label, image, archive, self._limits, watch)
+            image = self._proof.check(self.what, archive, temporary, watch)
+            yield content_of(image, archive, self._limits, watch)
             self._checked = image
 
     def commands(self) -> tuple[str, ...]:
@@ -69,6 +68,7 @@ class Download:
 
     def __init__(self, entry: Mapping[str, Any], limits: Limits) -> None:
         self._url: str = entry["url"]
+        self.what = f"url: {masked(self._url)}"
         self._force = entry["force"]
         self._limits = limits
         self._web = Web(entry)
@@ -87,15 +87,14 @@ class Download:
         return {}
 
     @contextlib.contextmanager
-    def fetch(self, temporary: Path) -> Iterator[Content]:
-        label = f"url: {masked(self._url)}"
-        watch = Watch(label, self._limits.seconds)
+    def fetch(self, temporary: Path, watch: Watch) -> Iterator[Content]:
         # It has no name there, so it goes with us however we end.
         with tempfile.TemporaryFile(dir=temporary) as archive:
             anyhow = bool(self._proof)
             self._web.download("url", self._url, archive, self._limits.size, watch, anyhow=anyhow)
-            image = self._proof.check(label, archive, temporary, watch)
-            yield content_of(label, image, archive, self._limits, watch)
+            watch.done(f"fetched {readable(archive.tell())}")
+            image = self._proof.check(self.what, archive, temporary, watch)
+            yield content_of(image, archive, self._limits, watch)
             self._fetched = image
 
     def commands(self) -> tuple[str, ...]:
@@ -108,14 +107,16 @@ class Download:
         )
 
 
-def content_of(label: str, image: str, archive: BinaryIO, limits: Limits, watch: Watch) -> Content:
+def content_of(image: str, archive: BinaryIO, limits: Limits, watch: Watch) -> Content:
     """An open archive as what this image is made of."""
 
     def into(place: Place) -> str:
         try:
-            return store.chain(None, unpack(archive.fileno(), place.tree, limits, watch).digest)
+            read = unpack(archive.fileno(), place.tree, limits, watch)
         except Refused as refused:
-            raise Failure(f"{label} {refused}; nothing was changed.") from None
+            raise Failure(f"{watch.what} {refused}; nothing was changed.") from None
+        watch.done(f"unpacked {read}")
+        return store.chain(None, read.digest)
 
     return Content(image, [Layer(None, into)])
 

@@ -1,17 +1,19 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work that takes long: it says in the host's journal where it is, and it does not take for ever.
+"""Work that takes long: it says where it is and what it has done, and it does not take for ever.
 
-A module's result reaches Ansible as a whole, when the module has ended; the journal is what can be looked at
-meanwhile: ``journalctl --follow --identifier=bare-rootfs``.
+It says so in the host's journal, which can be looked at meanwhile (``journalctl --follow
+--identifier=bare-rootfs``), as a module's result reaches Ansible as a whole, when the module has ended.
 """
 
 from __future__ import annotations
 
+import select
 import syslog
 import time
 from collections.abc import Callable
+from typing import BinaryIO
 
 from ..converge import Failure
 
@@ -25,12 +27,13 @@ class OutOfTime(Failure):
 
 class Watch:
     """One piece of work: ``what`` it is, as a sentence about it begins, and how many ``seconds`` it may
-    take."""
+    take. All that it has ``said``, in sentences."""
 
     def __init__(self, what: str, seconds: float) -> None:
         self.what = what
+        self.said: list[str] = []
         self._seconds = seconds
-        self._begun = time.monotonic()
+        self._begun = self._step_begun = time.monotonic()
         self._next = self._begun + INTERVAL
 
     def remaining(self) -> float:
@@ -48,16 +51,35 @@ class Watch:
             )
         if now >= self._next:
             self._next = now + INTERVAL
-            syslog.openlog(_IDENTIFIER)
-            syslog.syslog(syslog.LOG_INFO, f"{self.what}: {where()}")
+            self._say(where())
 
-    def amount(self, done: int, total: int | None) -> str:
-        """How much is done, of how many bytes, and how fast."""
-        of = f" of {_readable(total)}" if total else ""
-        return f"{_readable(done)}{of}, {_readable(done / (time.monotonic() - self._begun))}/s"
+    def wait(self, stream: BinaryIO, where: Callable[[], str]) -> bytes:
+        """All that comes by a stream whose other end writes nothing before it has it all; meanwhile it
+        ticks. Raises OutOfTime, OSError."""
+        while not select.select([stream], [], [], self.remaining())[0]:
+            self.tick(where)
+        return stream.read()
+
+    def done(self, step: str) -> None:
+        """Says that a step has come to its end, and how long it took."""
+        now = time.monotonic()
+        self._say(f"{step} in {now - self._step_begun:.1f} s")
+        self._step_begun = now
+
+    def amount(self, done: int, total: int | None = None) -> str:
+        """How much of a step is done, of how many bytes, and how fast."""
+        of = f" of {readable(total)}" if total else ""
+        seconds = max(0.001, time.monotonic() - self._step_begun)
+        return f"{readable(done)}{of}, {readable(done / seconds)}/s"
+
+    def _say(self, text: str) -> None:
+        self.said.append(f"{self.what}: {text}")
+        syslog.openlog(_IDENTIFIER)
+        syslog.syslog(syslog.LOG_INFO, self.said[-1])
 
 
-def _readable(number: float) -> str:
+def readable(number: float) -> str:
+    """A number of bytes as people say it."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

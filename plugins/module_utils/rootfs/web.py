@@ -138,7 +138,7 @@ def _pieces(response: Any, *, whole: bool) -> Iterator[bytes]:
     with response:
         while True:
             try:
-                data = response.read(_CHUNK)
+                data = response.read1(_CHUNK)
             except OSError:
                 if whole:
                     raise

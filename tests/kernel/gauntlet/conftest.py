@@ -138,12 +138,12 @@ class Collection:
         assert text.count(old) == 1, f"{file} has no longer what is to be taken out: {old!r}"
         place.write_text(text.replace(old, new))
 
-    def module(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The result of one of its modules."""
+    def module(self, name: str, arguments: dict[str, Any], **variables: str) -> dict[str, Any]:
+        """The result of one of its modules, with these variables in its environment."""
         words = self._machine.module_command(name)
         path = next(word for word in words if word.startswith("PYTHONPATH=")).partition("=")[2]
-        environment = {"PYTHONPATH": f"{self._place}:{path}", "PYTHONDONTWRITEBYTECODE": "1"}
-        result: dict[str, Any] = self._machine.module(name, arguments, environment=environment)
+        own = {"PYTHONPATH": f"{self._place}:{path}", "PYTHONDONTWRITEBYTECODE": "1"}
+        result: dict[str, Any] = self._machine.module(name, arguments, environment={**own, **variables})
         return result
 
 

@@ -163,8 +163,7 @@ from ansible_collections.bare.containers.plugins.module_utils.rootfs import arch
 extract._enter = lambda target, below: os.chdir(target)
 os.mkdir("/run/tree")
 with open(sys.argv[1], "rb") as opened:
-    extract.unpack(opened.fileno(), Path("/run/tree"), archive.Limits(1 << 20, 100, 60), watch.Watch("it",
-    60))
+    extract.unpack(opened.fileno(), Path("/run/tree"), archive.Limits(1 << 20, 100), watch.Watch("it", 60))
 """
 
 

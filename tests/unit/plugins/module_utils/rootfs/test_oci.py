@@ -47,14 +47,19 @@ def test_what_says_nothing_is_left_out():
 
 @pytest.fixture
 def image(tmp_path):
-    """A directory with an image of one layer that is not there."""
+    """A layout with an image of one layer that is not there."""
+    (tmp_path / "blobs/sha256").mkdir(parents=True)
 
-    def make(**manifest):
-        config = json.dumps({"rootfs": {"diff_ids": [f"sha256:{'a' * 64}"]}}).encode()
-        digest = hashlib.sha256(config).hexdigest()
-        (tmp_path / digest).write_bytes(config)
-        whole = {"config": {"digest": f"sha256:{digest}"}, "layers": [{"digest": f"sha256:{'b' * 64}"}]}
-        (tmp_path / "manifest.json").write_text(json.dumps({**whole, **manifest}))
+    def blob(content):
+        digest = hashlib.sha256(content).hexdigest()
+        (tmp_path / "blobs/sha256" / digest).write_bytes(content)
+        return {"digest": f"sha256:{digest}"}
+
+    def make(text=None, **manifest):
+        config = blob(json.dumps({"rootfs": {"diff_ids": [f"sha256:{'a' * 64}"]}}).encode())
+        whole = {"config": config, "layers": [{"digest": f"sha256:{'b' * 64}"}], **manifest}
+        described = blob(json.dumps(whole).encode() if text is None else text.encode())
+        (tmp_path / "index.json").write_text(json.dumps({"manifests": [described]}))
         return tmp_path
 
     return make
@@ -62,8 +67,8 @@ def image(tmp_path):
 
 def test_an_image(image):
     found = oci.read(image())
-    text = (image() / "manifest.json").read_bytes()
-    assert found == oci.Image(hashlib.sha256(text).hexdigest(), ["b" * 64], ["a" * 64], {})
+    index = json.loads((image() / "index.json").read_text())
+    assert found == oci.Image(index["manifests"][0]["digest"][7:], ["b" * 64], ["a" * 64], {})
     with pytest.raises(Refused, match="lacks the blob"):
         oci.check(image(), "b" * 64)
 
@@ -88,7 +93,25 @@ def test_a_hostile_manifest(image, manifest, reason):
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100000, "{}", "x" * ((4 << 20) + 1)])
 def test_no_manifest(image, text):
-    directory = image()
-    (directory / "manifest.json").write_text(text)
     with pytest.raises(Refused):
-        oci.read(directory)
+        oci.read(image(text))
+
+
+@pytest.mark.parametrize(
+    "index", ["", "[]", "{}", '{"manifests": []}', '{"manifests": [{"digest": "../x"}]}']
+)
+def test_no_index(image, index):
+    layout = image()
+    (layout / "index.json").write_text(index)
+    with pytest.raises(Refused):
+        oci.read(layout)
+
+
+def test_blobs_that_only_seem_to_be_there(tmp_path):
+    """Nobody takes them for what they stand for."""
+    oci.stand_in(tmp_path / "layout", ["b" * 64])
+    with pytest.raises(Refused, match="damaged blob"):
+        oci.check(tmp_path / "layout", "b" * 64)
+    oci.remove(tmp_path / "layout", "b" * 64)
+    with pytest.raises(Refused, match="lacks the blob"):
+        oci.check(tmp_path / "layout", "b" * 64)

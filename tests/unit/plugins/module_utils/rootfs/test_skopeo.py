@@ -6,17 +6,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 
 import pytest
 from ansible_collections.bare.containers.plugins.module_utils.converge import Failure
-from ansible_collections.bare.containers.plugins.module_utils.rootfs import skopeo
+from ansible_collections.bare.containers.plugins.module_utils.rootfs import skopeo, watch
 from ansible_collections.bare.containers.plugins.module_utils.rootfs.skopeo import (
     Reference,
     Skopeo,
     reference,
 )
+from ansible_collections.bare.containers.plugins.module_utils.rootfs.watch import OutOfTime, Watch
 
+WATCH = Watch("it", 60)
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 
 
@@ -114,10 +117,10 @@ def test_a_password_is_in_a_file_for_root_alone(program, tmp_path):
     given = f"$(sed -n 's/--authfile=//p' {tmp_path}/called)"
     program(f'cp -p "{given}" {tmp_path}/kept; printf manifest')
     asked = skopeo_of("docker://r.example/a", username="user", password="sesame", platform="linux/arm/v7")
-    assert asked.resolve(tmp_path / "temporary") == f"sha256:{hashlib.sha256(b'manifest').hexdigest()}"
+    assert asked.resolve(tmp_path / "temporary", WATCH) == f"sha256:{hashlib.sha256(b'manifest').hexdigest()}"
     called = (tmp_path / "called").read_text()
     assert "sesame" not in called
-    assert called.splitlines()[1:4] == ["--override-os=linux", "--override-arch=arm", "--override-variant=v7"]
+    assert called.splitlines()[:3] == ["--override-os=linux", "--override-arch=arm", "--override-variant=v7"]
     assert stat.S_IMODE((tmp_path / "kept").stat().st_mode) == 0o600
     kept = json.loads((tmp_path / "kept").read_text())
     assert kept == {"auths": {"r.example": {"auth": "dXNlcjpzZXNhbWU="}}}
@@ -137,14 +140,37 @@ def test_what_it_says_is_part_of_one_sentence(program, tmp_path, said, reason):
     (tmp_path / "said").write_text(said)
     program(f"cat {tmp_path}/said >&2; exit 1")
     with pytest.raises(Failure) as failure:
-        skopeo_of("docker://a/b").resolve(tmp_path / "temporary")
+        skopeo_of("docker://a/b").resolve(tmp_path / "temporary", WATCH)
     assert str(failure.value) == f"image: docker://a/b could not be fetched: {reason}; nothing was changed."
 
 
 def test_without_the_program(tmp_path, monkeypatch):
     monkeypatch.setattr(skopeo.shutil, "which", lambda name: None)
     with pytest.raises(Failure) as failure:
-        skopeo_of("docker://a/b").resolve(tmp_path)
+        skopeo_of("docker://a/b").resolve(tmp_path, WATCH)
     assert str(failure.value) == (
         "image: docker://a/b takes the program skopeo; install the package skopeo; nothing was changed."
     )
+
+
+def test_it_takes_no_longer_than_it_may(program, tmp_path):
+    program("exec sleep 1000")
+    with pytest.raises(OutOfTime):
+        skopeo_of("docker://a/b").resolve(tmp_path / "temporary", Watch("it", 0.2))
+
+
+def test_it_says_how_much_has_come(program, tmp_path, monkeypatch):
+    program("mkdir -p layout/blobs; head -c 2048 /dev/zero > layout/blobs/x; read line < fifo")
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    monkeypatch.setattr(watch, "INTERVAL", 0.5)
+    watched = Watch("it", 60)
+
+    def say(where, tick=watched.tick):
+        tick(where)
+        if any("2.0 KiB" in text for text in watched.said):
+            (tmp_path / "fifo").write_text("go\n")
+
+    monkeypatch.setattr(watched, "tick", say)
+    skopeo_of("dir:/x").copy(None, tmp_path / "layout", tmp_path / "temporary", watched)
+    assert re.fullmatch(r"it: fetched 2.0 KiB, \d+ B/s|it: fetched 2.0 KiB, [0-9.]+ KiB/s", watched.said[-1])

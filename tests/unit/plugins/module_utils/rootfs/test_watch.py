@@ -59,3 +59,13 @@ def test_amounts(clock, done, total, text):
     work = watch.Watch("it", 100)
     clock[0] += 2
     assert work.amount(done, total) == text
+
+
+def test_it_says_what_is_done_and_how_long_that_took(clock, said):
+    work = watch.Watch("it", 100)
+    clock[0] += 4.2
+    work.done("fetched 2.0 KiB")
+    clock[0] += 2
+    assert work.amount(512) == "512 B, 256 B/s"
+    work.done("unpacked 1 file")
+    assert said == work.said == ["it: fetched 2.0 KiB in 4.2 s", "it: unpacked 1 file in 2.0 s"]
