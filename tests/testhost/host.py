@@ -173,6 +173,15 @@ def reboot(name: str) -> Host:
         return host
 
 
+def console(name: str) -> str:
+    """What the host has said on its console and QEMU in its log, also those of a host that died."""
+    host = Host.load(name)
+    if not host:
+        raise HostError(f"there is no test host {name}")
+    logs = (host.machine.console, host.machine.log)
+    return "".join(log.read_text(errors="replace") for log in logs if log.exists())
+
+
 def prune() -> list[str]:
     """Remove images that are no longer made and not in use; their names."""
     return image.prune(host.image for host in all_running("*"))

@@ -26,15 +26,13 @@ BASES = ("prepared", "bare")
 GUEST_ADDRESS, GUEST_PREFIX, GATEWAY = "10.0.2.15", 24, "10.0.2.2"  # of QEMU's user network
 KERNEL_UP = "testhost: kernel is up"  # printed by the initial RAM disk
 
+# A host as Ansible finds it, what the tests look around with, and the smaller choice of what skopeo takes.
 PACKAGES = (
-    "systemd-sysv", "dbus", "udev", "openssh-server", "python3", "iproute2", "procps", "kmod",
-    "iputils-ping", "ca-certificates", "linux-image-cloud-amd64",
+    "systemd-sysv", "dbus", "udev", "openssh-server", "python3", "python3-apt", "iproute2", "procps", "kmod",
+    "iputils-ping", "ca-certificates", "curl", "strace", "gpg", "netavark", "linux-image-cloud-amd64",
 )  # fmt: skip
-# What the roles install, and what the scenarios look around with: installed in the base `prepared`, only
-# available in the base `bare`.
-ROLE_PACKAGES = (
-    "nftables", "python3-pyroute2", "busybox-static", "logrotate", "python3-apt", "curl", "strace",
-)  # fmt: skip
+# What the roles install: there in the base `prepared`, only available in the base `bare`.
+ROLE_PACKAGES = ("nftables", "python3-pyroute2", "busybox-static", "logrotate", "skopeo")
 
 # Periodic work, logins on consoles and first-boot work: seconds under emulation, and noise in every test.
 MASKED_UNITS = (
@@ -63,7 +61,10 @@ FILES = {
     "etc/initramfs-tools/update-initramfs.conf": "update_initramfs=no\n",
     # Drivers that udev would load for the emulated processor.
     "etc/modprobe.d/testhost.conf": "blacklist kvm\nblacklist kvm_amd\nblacklist powernow_k8\n",
-    "etc/systemd/journald.conf.d/testhost.conf": "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\n",
+    "etc/systemd/journald.conf.d/testhost.conf": (
+        # What is wrong can be read on the console too, when the host has ceased to answer.
+        "[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\nForwardToConsole=yes\nMaxLevelConsole=warning\n"
+    ),
     "etc/ssh/sshd_config.d/testhost.conf": (
         "HostKey /etc/ssh/ssh_host_ed25519_key\n"
         "KexAlgorithms curve25519-sha256\n"  # the post-quantum default costs a second under emulation

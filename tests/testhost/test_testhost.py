@@ -203,10 +203,13 @@ def test_down_leaves_nothing(passing: Host) -> None:
 
 def test_a_dead_host_is_seen_and_started_anew(passing: Host) -> None:
     call("up", passing.name)
+    passing.ssh("logger --priority user.err its last words")
+    wait_for("its last words", lambda: "its last words" in call("console", passing.name).stdout, timeout=30)
     dead = passing.process()
     os.kill(dead.pid, signal.SIGKILL)
     wait_for("QEMU to be gone", lambda: not dead.alive(), timeout=30)
     assert passing.name not in call("list").stdout
+    assert "its last words" in call("console", passing.name).stdout
     refusal = call("ssh", passing.name, "--", "true", status=1).stderr
     assert (
         refusal

@@ -208,6 +208,32 @@ def container(host: Any) -> Callable[[str], Container]:
     return lambda name: Container(host, name)
 
 
+PUBLISHED = "curl --silent --fail --max-time 20 http://203.0.113.1"
+
+REACHES = {
+    ("web", "ping -c 1 -W 10 203.0.113.2"): True,  # the internet, over its first link
+    ("web", "ping -c 1 -W 10 bare"): True,  # its neighbour on the second, by name
+    ("bare", "ping -c 1 -W 10 web"): True,
+    ("bare", "timeout 2 wget -qO- http://web/"): False,  # which denies it
+    ("stubborn", "ping -c 1 -W 2 10.200.0.2"): False,  # which is isolated
+    ("internet", f"{PUBLISHED}:8091/"): True,  # the last port of a range
+    ("internet", f"{PUBLISHED}:8090/"): False,  # the first, which leads to where nobody listens
+}
+"""Who reaches somebody by which command, as the containers are declared."""
+
+
+@pytest.fixture
+def astray(host: Any, container: Callable[[str], Container]) -> Callable[[], list[tuple[str, str]]]:
+    """The entries of REACHES that are not so."""
+
+    def succeeds(who: str, command: str) -> bool:
+        if who == "internet":
+            return host.run(f"ip netns exec internet {command}").rc == 0
+        return container(who).run(command).rc == 0
+
+    return lambda: [way for way, reached in REACHES.items() if succeeds(*way) != reached]
+
+
 def eventually(holds: Callable[[], Any], *, within: float = 60) -> Any:
     """What ``holds`` returns as soon as that is true; fails after ``within`` seconds."""
     deadline = time.monotonic() + within

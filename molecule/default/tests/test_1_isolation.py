@@ -10,7 +10,7 @@ import pytest
 NAMESPACES = ("mnt", "pid", "uts", "ipc", "net", "cgroup")
 
 
-@pytest.mark.parametrize("name", ["web", "worker", "stubborn", "bare"])
+@pytest.mark.parametrize("name", ["web", "worker", "stubborn", "bare", "app"])
 def test_its_namespaces_are_its_own(host, container, name):
     pid = container(name).pid
     for namespace in NAMESPACES:
@@ -46,9 +46,10 @@ def test_ipc_objects_are_its_own(host, container):
     assert str(0x51DE) not in container("web").output("cat /proc/sysvipc/shm")
 
 
-def test_only_lo_and_its_veth(container):
+def test_only_lo_and_its_declared_links(container):
     links = "ls /sys/class/net"
-    assert container("web").output(links).split() == ["eth0", "lo"]
+    assert container("web").output(links).split() == ["eth0", "eth1", "lo"]
+    assert container("bare").output(links).split() == ["eth0", "lo"]
     assert container("worker").output(links).split() == ["lo"]
     assert "LOOPBACK,UP" in container("worker").output("ip -o link show lo")
 
@@ -120,3 +121,18 @@ def test_the_environment_is_the_declared_one(host, container):
 def test_no_descriptor_but_the_standard_ones_is_open(host, container):
     # A process without a listening socket of its own.
     assert host.check_output("ls %s", f"/proc/{container('bare').pid}/fd").split() == ["0", "1", "2"]
+
+
+def test_an_image_says_what_runs_and_what_is_there(host, container):
+    app = container("app")
+    command = host.check_output("tr '\\0' ' ' < %s", f"/proc/{app.pid}/cmdline").strip()
+    assert command == "/bin/sh /entrypoint the image"
+    assert app.output("cat /srv/said") == "hello from /srv: the image"
+    # The second layer takes away what the first one has.
+    assert app.output("ls /srv") == "said"
+
+
+def test_the_host_has_the_packages_that_declared_options_take_and_no_others(host):
+    optional = "skopeo mmdebstrap catatonit dnsmasq-base zstd"
+    status = f"dpkg-query --show --showformat='${{Package}} ${{db:Status-Status}}\\n' {optional}"
+    assert host.check_output(f"{status} | grep ' installed$'") == "skopeo installed"

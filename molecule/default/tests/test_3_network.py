@@ -90,8 +90,50 @@ def test_the_published_port_answers_from_another_host_and_from_the_host_itself(h
     assert host.run("ip netns exec internet curl --silent --max-time 3 http://203.0.113.1:8081/").rc != 0
 
 
+def test_each_reaches_whom_it_is_declared_to_after_the_rules_of_the_host_are_loaded_anew(host, astray):
+    host.check_output("systemctl restart nftables")
+    # What the package has in its file: three empty chains.
+    host.check_output("nft delete table inet filter")
+    assert astray() == []
+
+
+def test_an_internal_network_leads_nowhere_though_there_be_routes(host, container):
+    routes = {
+        "-n internet": ("10.201.0.0/24 via 203.0.113.1", "10.203.0.0/24 via 203.0.113.1"),
+        "-n bare": ("default via 10.203.0.1",),
+    }
+
+    def change(verb):
+        for where, added in routes.items():
+            for route in added:
+                host.check_output(f"ip {where} route {verb} {route}")
+
+    ping = "nsenter --target %s --net ping -c 1 -W %s %s"
+    change("add")
+    try:
+        # The same way out and back, of a network that is not internal.
+        assert host.run(ping, container("stubborn").pid, "10", INTERNET).rc == 0
+        assert host.run(ping, container("bare").pid, "3", INTERNET).rc != 0
+    finally:
+        change("delete")
+
+
+def test_a_link_carries_no_more_than_its_bandwidth(host, container):
+    container("web").output("dd if=/dev/zero of=/srv/www/large bs=1M count=4 2>/dev/null")
+    speed = "curl --silent --fail --output /dev/null --write-out '%{speed_download}' "
+    # 16 Mbit/s; TCP and IP have headers, and the bucket is full when it begins.
+    assert float(host.check_output(speed + "http://10.200.0.2/large")) <= 1.1 * 2_000_000
+    container("web").output("rm /srv/www/large")
+
+
+def test_addresses_are_the_first_of_the_subnet_that_are_free(host):
+    # 10.203.0.1 is the gateway's.
+    for name, link, address in (("web", "eth1", "10.203.0.2/24"), ("bare", "eth0", "10.203.0.3/24")):
+        assert address in host.check_output(f"ip -n {name} -brief address show dev {link}")
+
+
 def test_the_namespace_has_a_name(host):
     names = host.check_output("ip netns list | cut -d' ' -f1").split()
-    assert {"web", "stubborn"} <= set(names)
-    assert "worker" not in names
+    assert {"web", "stubborn", "bare"} <= set(names)
+    assert not {"worker", "app"} & set(names)
     assert "10.200.0.2/24" in host.check_output("ip netns exec web ip -brief address show dev eth0")

@@ -16,7 +16,7 @@ OURS = (
     "/run/netns",
     "/usr/local/lib",
 )
-RUNNING = ("web", "worker", "stubborn", "bare")
+RUNNING = ("web", "worker", "stubborn", "bare", "app")
 
 
 @pytest.fixture
@@ -114,6 +114,7 @@ DRIFT = {
     "rules, addresses and units": {
         "nft flush ruleset": ("netns_veth", "_firewall"),
         "ip -n stubborn address flush dev eth0": ("netns_veth", "stubborn"),
+        "ip netns exec web nft flush ruleset; tc -n web qdisc delete dev eth0 root": ("netns_veth", "web"),
         f"sed -i s/^Restart=.*/Restart=no/ {WEB}; systemctl daemon-reload": ("container_process", "web"),
     },
 }

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent.parent.parent
-RUNNING = ("web", "worker", "stubborn", "bare")
+RUNNING = ("web", "worker", "stubborn", "bare", "app")
 
 
 def test_a_pid_1_without_a_handler_ignores_term_and_dies_of_kill_with_all_its_processes(
@@ -71,7 +71,7 @@ def test_stopping_asks_first_and_kills_after_the_timeout(host, container, play):
     assert play("containers.yml").changed == ["bare.containers.containers : Converge the processes"]
 
 
-def test_after_a_reboot_everything_runs_again(host, container, eventually, play):
+def test_after_a_reboot_everything_runs_again(host, container, eventually, play, astray):
     boot = host.check_output("cat /proc/sys/kernel/random/boot_id")
     subprocess.run(
         [PROJECT / "tests/testhost/testhost", "reboot", "molecule-default"], check=True, capture_output=True
@@ -92,6 +92,10 @@ def test_after_a_reboot_everything_runs_again(host, container, eventually, play)
         )
     )
     assert host.run("nsenter --target %s --net ping -c 1 -W 10 10.201.0.1", container("stubborn").pid).rc == 0
-    addresses = json.loads(host.check_output("ip -json -n web address show dev eth0"))
-    assert "10.200.0.2" in [item["local"] for item in addresses[0]["addr_info"]]
+    addresses = json.loads(host.check_output("ip -json -n web -4 address show"))
+    assert {item["local"] for link in addresses for item in link["addr_info"]} == {
+        "127.0.0.1", "10.200.0.2", "10.203.0.2",
+    }  # fmt: skip
+    assert "rate 16Mbit" in host.check_output("tc -n web qdisc show dev eth0")
+    assert astray() == []
     assert play("containers.yml").changed == []
