@@ -15,7 +15,7 @@ from typing import Any
 from .. import host
 from ..converge import Failure
 from ..kernel import file
-from . import namespace, netlink
+from . import dnsmasq, namespace, netlink
 from .allocation import Allocation, taken
 from .declared import Attachment, Network, bridge_mac, namespace_path, refuse_conflicts
 from .link import IPV6
@@ -232,6 +232,14 @@ class Survey:
                 f"internal: {attachment.owner} is behind {attachment.bridge}, a bridge that this collection "
                 "did not make and does not shut; it takes a bridge of its own; nothing was changed."
             )
+        if attachment.name_servers:
+            if not self.is_ours_behind(attachment):
+                raise Failure(
+                    f"dns: {attachment.owner} is behind {attachment.bridge}, a bridge that this collection "
+                    "did not make, with a gateway that is somebody else's; it takes a bridge of its own; "
+                    "nothing was changed."
+                )
+            dnsmasq.program()
 
     def _refuse_losing_routes(self, ip: Any) -> None:
         """With forwarding on, the kernel drops the default routes that it learned from routers, unless told
