@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import json
 import os
@@ -56,16 +55,6 @@ class Names:
         assert f"--interface={bridge}" in command_line(pid)
         return pid
 
-    def pids(self) -> list[int]:
-        """Of all name servers in the machine's network namespace."""
-        own = os.stat(f"/proc/{self.machine.pid}/ns/net").st_ino
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if os.stat(path / "ns/net").st_ino == own and "dnsmasq" in command_line(path.name)[0]:
-                    found.append(int(path.name))
-        return found
-
 
 def command_line(pid: int | str) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
@@ -77,11 +66,8 @@ def _ask(machine: Any, *where: str, of: str, way: str = "UDP", questions: tuple[
 
 
 @pytest.fixture
-def names(containers: Any) -> Iterator[Names]:
-    made = Names(containers)
-    yield made
-    for pid in made.pids():
-        os.kill(pid, signal.SIGKILL)
+def names(containers: Any) -> Names:
+    return Names(containers)
 
 
 @pytest.fixture
@@ -241,7 +227,7 @@ def test_drift_is_reported_and_repaired(names: Names, drift: str, eventually: An
     eventually(lambda: names.ask(one) == {one: ["NOERROR", ["10.207.0.2"]]})
     names.join("two")
     eventually(lambda: names.ask(two) == {two: ["NOERROR", ["10.207.0.3"]]})
-    assert names.pids() == [names.pid()]
+    assert names.machine.name_servers() == [names.pid()]
 
 
 def test_a_pid_that_is_anothers_is_left_alone(names: Names) -> None:
@@ -273,18 +259,18 @@ def test_the_commands_do_the_same(names: Names) -> None:
     assert not names.join("one", dns_domain="example")["changed"]
     names.machine.shell("\n".join(names.leave("one", check=True)["commands"]))
     assert not names.leave("one")["changed"]
-    assert not names.pids()
+    assert not names.machine.name_servers()
 
 
 def test_nothing_is_left_of_it(names: Names) -> None:
     names.join("one", "two")
     names.leave("one")
-    assert names.pids() == [names.pid()]
+    assert names.machine.name_servers() == [names.pid()]
     names.join("two", dns="static")
-    assert not names.pids()
+    assert not names.machine.name_servers()
     names.join("two")
     names.leave("two")
-    assert not names.pids()
+    assert not names.machine.name_servers()
     left = names.machine.shell("ls /run /var/lib/bare-containers 2> /dev/null || true")
     assert "bare-dns" not in left
     assert "network" not in left
