@@ -33,7 +33,8 @@ PACKAGES = (
 # What the roles install, and what the scenarios look around with: installed in the base `prepared`, only
 # available in the base `bare`.
 ROLE_PACKAGES = (
-    "nftables", "python3-pyroute2", "busybox-static", "logrotate", "python3-apt", "curl", "strace",
+    "nftables", "python3-pyroute2", "busybox-static", "logrotate", "dnsmasq-base", "python3-apt", "curl",
+    "strace",
 )  # fmt: skip
 
 # Periodic work, logins on consoles and first-boot work: seconds under emulation, and noise in every test.

@@ -20,7 +20,7 @@ from .. import host, systemctl
 from ..converge import Failure, State, Step
 from ..shell import command
 from . import dnsmasq, names
-from .declared import Attachment, Network
+from .declared import Network
 from .script import TextFile, digest
 from .survey import Survey
 
@@ -67,17 +67,13 @@ class NameServers:
         return state
 
     def _line(self, bridge: str) -> list[str]:
-        behind = self._behind(bridge)
-        subnets = sorted({str(subnet) for each in behind for subnet in each.subnets})
-        forwards = not behind[0].internal
-        return dnsmasq.words(bridge, names.folder(bridge), subnets, behind[0].dns_domain, forwards=forwards)
-
-    def _behind(self, bridge: str) -> list[Attachment]:
-        return [each for each in self._survey.attachments() if each.bridge == bridge]
+        one = next(each for each in self._survey.attachments() if each.bridge == bridge)
+        subnets = sorted(self._survey.served_links()[bridge])
+        return dnsmasq.words(bridge, names.folder(bridge), subnets, one.dns_domain, forwards=not one.internal)
 
     def _served(self) -> list[str]:
         """The bridges that are to have a name server, sorted."""
-        return sorted({str(each.bridge) for each in self._survey.attachments() if each.name_servers})
+        return sorted(self._survey.served_links())
 
     def plan(self, actual: State, expected: State) -> Sequence[Step]:
         steps: list[Step] = []

@@ -177,6 +177,14 @@ class Survey:
                     links.setdefault(attachment.uplink, set()).update(map(str, attachment.subnets))
         return links
 
+    def served_links(self) -> dict[str, set[str]]:
+        """The bridges that have a name server, with the subnets behind each."""
+        links: dict[str, set[str]] = {}
+        for attachment in self.attachments():
+            if attachment.name_servers:
+                links.setdefault(attachment.uplink, set()).update(map(str, attachment.subnets))
+        return links
+
     def reaches_localhost(self, uplink: str) -> bool:
         """Whether ports published on the host's 127.0.0.1 lead to a container behind this link."""
         return any(

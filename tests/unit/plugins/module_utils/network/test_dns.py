@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from ansible_collections.bare.containers.plugins.module_utils import systemctl
 from ansible_collections.bare.containers.plugins.module_utils.network import dns, dnsmasq, names
 from ansible_collections.bare.containers.plugins.module_utils.network.declared import Network
 from ansible_collections.bare.containers.plugins.module_utils.network.options import OPTIONS
+from ansible_collections.bare.containers.plugins.module_utils.network.survey import Survey
 
 UNIT = "bare-dns@b.service"
 DEFAULTS = {option.name: option.default for option in OPTIONS.options}
@@ -59,10 +61,16 @@ def called(monkeypatch, tmp_path):
     return SimpleNamespace(calls=calls, running=running, link=link, unit=tmp_path / UNIT)
 
 
-def converge(*networks: Network, unreadable: tuple[str, ...] = ()) -> bool:
-    attachments = [attachment for each in networks for attachment in each.attachments]
-    survey = SimpleNamespace(attachments=lambda: attachments, unreadable=unreadable)
-    resource = dns.NameServers(survey)
+def survey(*networks: Network, unreadable: Sequence[str] = ()) -> Survey:
+    """One that has read these networks."""
+    made = Survey()
+    made.declared = {each.name: each for each in networks}
+    made.unreadable = list(unreadable)
+    return made
+
+
+def converge(*networks: Network, unreadable: Sequence[str] = ()) -> bool:
+    resource = dns.NameServers(survey(*networks, unreadable=unreadable))
     actual = resource.read()
     steps = resource.plan(actual, resource.expect(actual))
     for step in steps:
@@ -121,12 +129,10 @@ def test_drift_is_repaired_with_what_it_takes(called, damage, repair):
 
 
 def test_without_the_folder_that_it_watches_it_is_started_again(called):
-    survey = SimpleNamespace(
-        attachments=lambda: list(network("web", "10.0.0.2/24").attachments), unreadable=()
-    )
-    converge(network("web", "10.0.0.2/24"))
+    web = network("web", "10.0.0.2/24")
+    converge(web)
     (names.LISTS / "b").rmdir()
-    resource = dns.NameServers(survey)
+    resource = dns.NameServers(survey(web))
     actual = resource.read()
     commands = [line for step in resource.plan(actual, resource.expect(actual)) for line in step.commands]
     assert commands == [f"systemctl restart {UNIT}"]
