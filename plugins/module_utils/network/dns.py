@@ -80,8 +80,9 @@ class NameServers:
         for bridge, now in actual.items():
             wanted = expected.get(bridge)
             if now != wanted:
-                manager = _systemd_steps if systemctl.systemd_is_init() else _direct_steps
-                steps += manager(bridge, now, self._line(bridge) if wanted else None)
+                line = self._line(bridge) if wanted else None
+                systemd = systemctl.systemd_is_init()
+                steps += _systemd_steps(bridge, now, line) if systemd else _direct_steps(bridge, line)
         return steps
 
     def facts(self, actual: State) -> Mapping[str, Any]:
@@ -104,7 +105,7 @@ def describe(network: Network | None) -> list[dict[str, Any]]:
     ]
 
 
-def _direct_steps(bridge: str, now: State, line: Sequence[str] | None) -> list[Step]:
+def _direct_steps(bridge: str, line: Sequence[str] | None) -> list[Step]:
     """To a process with that command line, or to none."""
     steps = []
     if bridge in dnsmasq.bridges():
@@ -121,14 +122,13 @@ def _direct_steps(bridge: str, now: State, line: Sequence[str] | None) -> list[S
 def _systemd_steps(bridge: str, now: State, line: Sequence[str] | None) -> list[Step]:
     """To a service with that command line, or to none."""
     unit, text = _UNIT.format(bridge), _unit(bridge)
+    steps: list[Step] = []
     if line is None:
-        return [
-            *([systemctl.step(f"{bridge}.enabled", "disable", unit)] if now["enabled"] else []),
-            _stop_step(bridge),
-            text.remove_step(f"{bridge}.unit"),
-            systemctl.reload_step(f"{bridge}.unit"),
-        ]
-    steps = []
+        if now["enabled"]:
+            steps.append(systemctl.step(f"{bridge}.enabled", "disable", unit))
+        if now["unit"] is not None or now["process"] is not None:
+            steps.append(_stop_step(bridge))
+        return [*steps, text.remove_step(f"{bridge}.unit"), systemctl.reload_step(f"{bridge}.unit")]
     lines = unit_lines(bridge, line)
     if now["unit"] != digest(lines):
         steps += [text.write_step(f"{bridge}.unit", lines), systemctl.reload_step(f"{bridge}.unit")]
@@ -157,11 +157,13 @@ def _unit(bridge: str) -> TextFile:
 
 
 def _units() -> list[str]:
-    """The bridges that have a unit."""
-    before, after = _UNIT.split("{}")
+    """The bridges that have a unit, or are to have one started at boot."""
     if not systemctl.systemd_is_init():
         return []
-    return [path.name[len(before) : -len(after)] for path in systemctl.UNITS.glob(f"{before}*{after}")]
+    before, after = _UNIT.split("{}")
+    folders = (systemctl.UNITS, systemctl.wants_link("", _WANTED_BY))
+    found = (path.name for folder in folders for path in folder.glob(f"{before}*{after}"))
+    return [name[len(before) : -len(after)] for name in found]
 
 
 def unit_lines(bridge: str, line: Sequence[str]) -> list[str]:

@@ -20,7 +20,6 @@ from .options import DYNAMIC
 _PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Not the PATH of who calls: the command line of a running process is compared with what it would be."""
 
-_USERS = ("dnsmasq", "nobody")
 _PIDS = Path("/run")
 _PREFIX, _SUFFIX = "bare-dns@", ".pid"
 _SECONDS_TO_END = 5.0
@@ -70,8 +69,10 @@ def words(
 
 def _user() -> str:
     """The one that the packages of distributions make for it, or else the one of nobody."""
-    known = {each.pw_name for each in pwd.getpwall()}
-    return next((name for name in _USERS if name in known), _USERS[-1])
+    try:
+        return pwd.getpwnam("dnsmasq").pw_name
+    except KeyError:
+        return "nobody"
 
 
 def pid_file(bridge: str) -> Path:
