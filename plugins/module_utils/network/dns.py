@@ -112,7 +112,8 @@ def _direct_steps(bridge: str, line: Sequence[str] | None) -> list[Step]:
         path = dnsmasq.pid_file(bridge)
         # Until it has closed its sockets: a zombie has.
         wait = "while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.1; done"
-        text = f"pid=$(cat {path}); kill $pid 2> /dev/null && {wait}; rm -f {path}"
+        known = f"grep -qs -- --pid-file={path} /proc/$pid/cmdline"
+        text = f"pid=$(cat {path}); {known} && kill $pid && {wait}; rm -f {path}"
         steps.append(Step(f"{bridge}.process", (text,), partial(dnsmasq.stop, bridge)))
     if line is not None:
         steps.append(Step(f"{bridge}.process", (command(line),), partial(dnsmasq.start, line)))
@@ -130,11 +131,15 @@ def _systemd_steps(bridge: str, now: State, line: Sequence[str] | None) -> list[
             steps.append(_stop_step(bridge))
         return [*steps, text.remove_step(f"{bridge}.unit"), systemctl.reload_step(f"{bridge}.unit")]
     lines = unit_lines(bridge, line)
-    if now["unit"] != digest(lines):
-        steps += [text.write_step(f"{bridge}.unit", lines), systemctl.reload_step(f"{bridge}.unit")]
+    written, started = now["unit"] == digest(lines), now["process"] == command(line)
+    if not written:
+        steps.append(text.write_step(f"{bridge}.unit", lines))
+    if not written or not started:
+        # Of one that was killed, nobody knows how far it came.
+        steps.append(systemctl.reload_step(f"{bridge}.unit"))
     if not now["enabled"]:
         steps.append(systemctl.step(f"{bridge}.enabled", "enable", unit))
-    if now["process"] != command(line):
+    if not started:
         steps.append(systemctl.step(f"{bridge}.process", "restart", unit))
     return steps
 

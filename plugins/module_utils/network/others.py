@@ -10,10 +10,15 @@ change, by whoever manages them; we tell what is to be changed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import nft
+
+
+_PORT = re.compile(r'(?:"right": |\[|, )53[\]},]')
+"""Port 53 in the JSON of a rule: alone, or in a set."""
 
 
 class _Place(NamedTuple):
@@ -55,7 +60,7 @@ def _deciding() -> Iterator[tuple[str, _Place]]:
 def _knows(hook: str, text: str, link: str, subnets: Collection[str]) -> bool:
     """Whether a table mentions a link or what is behind it; of questions also, whether it does their port."""
     names = (link, *(subnet.partition("/")[0] for subnet in subnets))
-    return any(f'"{name}"' in text for name in names) or (hook == "input" and '"right": 53}' in text)
+    return any(f'"{name}"' in text for name in names) or (hook == "input" and bool(_PORT.search(text)))
 
 
 def _drops(objects: Collection[Mapping[str, Any]], chain: str) -> bool:

@@ -111,8 +111,8 @@ def test_what_is_asked_of_it_is_another_command_line(called):
 @pytest.mark.parametrize(
     ("damage", "repair"),
     [
-        (lambda called: called.running.clear(), [f"restart {UNIT}"]),
-        (lambda called: called.running["b"].append("--no-negcache"), [f"restart {UNIT}"]),
+        (lambda called: called.running.clear(), ["daemon-reload", f"restart {UNIT}"]),
+        (lambda called: called.running["b"].append("--no-negcache"), ["daemon-reload", f"restart {UNIT}"]),
         (lambda called: called.unit.write_text("[Unit]\n"), ["daemon-reload"]),
         (lambda called: called.unit.unlink(), ["daemon-reload"]),
         (lambda called: called.link.unlink(), [f"enable {UNIT}"]),
@@ -135,7 +135,7 @@ def test_without_the_folder_that_it_watches_it_is_started_again(called):
     resource = dns.NameServers(survey(web))
     actual = resource.read()
     commands = [line for step in resource.plan(actual, resource.expect(actual)) for line in step.commands]
-    assert commands == [f"systemctl restart {UNIT}"]
+    assert commands == ["systemctl daemon-reload", f"systemctl restart {UNIT}"]
 
 
 def test_it_stays_while_a_network_can_not_be_read(called):

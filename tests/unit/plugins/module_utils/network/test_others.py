@@ -96,8 +96,13 @@ def test_a_chain_that_drops_what_comes_in_is_told_of_name_servers(table):
 
 
 def test_one_that_lets_questions_pass_is_not_told_of(table):
-    port = {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 53}}
-    table([port, ACCEPT], policy="drop", hook="input")
-    assert others.warnings({}, LINKS) == []
+    field = {"payload": {"protocol": "udp", "field": "dport"}}
+    for port in (53, {"set": [22, 53]}, {"set": [53, 80]}):
+        rule = [{"match": {"op": "==", "left": field, "right": port}}, ACCEPT]
+        table(rule, policy="drop", hook="input")
+        assert others.warnings({}, LINKS) == []
+    counted = [{"counter": {"packets": 53, "bytes": 53}}, link("eth0"), ACCEPT]
+    table(counted, policy="drop", hook="input")
+    assert len(others.warnings({}, LINKS)) == 1
     table([link("bare0"), ACCEPT], [link("bare-web"), ACCEPT], policy="drop", hook="input")
     assert others.warnings({}, LINKS) == []
