@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from . import nft
 
-
 _PORT = re.compile(r'(?:"right": |\[|, )53[\]},]')
 """Port 53 in the JSON of a rule: alone, or in a set."""
 
