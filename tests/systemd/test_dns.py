@@ -31,7 +31,9 @@ def converge(host, arguments, *, check=False):
 def _removed(host):
     yield
     converge(host, GONE)
-    left = host.shell("pgrep dnsmasq; ls /run /etc/systemd/system; systemctl list-units --all 'bare-dns*'")
+    left = host.shell(
+        "pgrep dnsmasq || true; ls /run /etc/systemd/system; systemctl list-units --all 'bare-dns*'"
+    )
     assert "dnsmasq" not in left
     assert "bare-dns" not in left
 
