@@ -16,6 +16,7 @@ it.
     /run/bare-containers/NAME/                  state.json (OCI runtime spec, "state") of the running process,
                                                 health.json: how it stands by its check
     /usr/local/lib/bare-containers/             the launcher
+    /run/bare-dns@BRIDGE.pid                    the PID of a bridge's name server; bare-dns@BRIDGE.service
     /run/netns/NAME                             its network namespace (ip-netns(8))
     /etc/systemd/system/bare-NAME.service       its unit, under systemd; bare-health@NAME.{timer,service}: who
                                                 checks it

@@ -25,9 +25,11 @@ from .container import facts as process_facts
 from .container.options import OPTIONS as PROCESS
 from .container.process import Process, Processes
 from .converge import Failure, Outcome, Resource, State, Step, converge, sentence
+from .network import dns
 from .network import facts as network_facts
 from .network.container import ContainerNetwork
 from .network.declared import Network, namespace_path
+from .network.dns import NameServers
 from .network.firewall import Firewall
 from .network.names import Names
 from .network.namespace import exists
@@ -133,8 +135,8 @@ class _Inspection:
         """Has the engine compare every part that is declared, in check mode."""
         self._compare("rootfs", ROOTFS, _rootfs)
         self._compare("cgroup", CGROUP, self._cgroup, self._units.refresh)
-        shared = (self._firewall, Host(self._survey), Names(self._survey), BootUnit(self._survey))
-        self._compare("network", NETWORK, self._network, self._survey.refresh, shared)
+        shared = [each(self._survey) for each in (Host, Names, NameServers, BootUnit)]
+        self._compare("network", NETWORK, self._network, self._survey.refresh, [self._firewall, *shared])
         self._compare("process", PROCESS, self._process, self._processes.refresh)
 
     def _cgroup(self, entry: Entry) -> Resource:
@@ -223,7 +225,13 @@ class _Inspection:
         else:
             inside = network_facts.inside(look, each.name, self._survey)
         own = self._networks[each.name].filter.counters if each.name in self._networks else []
-        return {"netns": path, **inside, "rules": [*self._firewall.counters.get(each.name, []), *own]}
+        servers = dns.describe(self._survey.kept.get(each.name))
+        return {
+            "netns": path,
+            **inside,
+            "dns": servers,
+            "rules": [*self._firewall.counters.get(each.name, []), *own],
+        }
 
 
 def _rootfs(entry: Entry) -> Resource:

@@ -371,6 +371,14 @@ containers:
           type: list
           elements: str
           sample: [10.200.0.1 dev eth0 lladdr 02:9a:04:5c:33:1e REACHABLE]
+        dns:
+          description:
+            - The name servers of its bridges, each with the C(bridge), the C(addresses) at which it answers, its C(domain) or none, and
+              its C(pid) or none where it does not run.
+          returned: always
+          type: list
+          elements: dict
+          sample: [{bridge: bare5, addresses: [10.206.0.1], domain: apps.internal, pid: 1234}]
         rules:
           description:
             - The rules that are for it, of the host's firewall and then of its own namespace, each with its C(chain), and the C(packets)

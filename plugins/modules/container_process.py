@@ -292,7 +292,7 @@ options:
     description:
       - Addresses of name servers, for C(/etc/resolv.conf).
       - The default are the host's own, without those that only the host can reach; where C(systemd-resolved) stands in between, those
-        it asks.
+        it asks. Behind a bridge with a name server, which M(bare.containers.netns_veth) makes with C(dns=dynamic), that one.
     type: list
     elements: str
   dns_search:

@@ -28,7 +28,7 @@ description:
   - Bridges and links of this module take no router advertisements. A bridge made by this module goes with its last container.
   - Containers behind one O(bridge) find each other by name, over IPv4 and IPv6. Each has the names of all of them, with the first
     address of each family, at the end of its C(/etc/hosts). When one comes or goes, this module writes them anew in those of the
-    others, which go on running.
+    others, which go on running. With O(dns=dynamic) a name server on the host tells them too.
   - Everything is kept as shell commands under C(/var/lib/bare-containers) too, and with systemd as PID 1 the unit
     C(bare-network.service) rebuilds it all at boot with them.
 extends_documentation_fragment:
@@ -46,6 +46,7 @@ requirements:
   - python3-pyroute2 >= 0.7.2
   - nftables, for O(nat), O(publish), O(isolate), O(internal), O(allow) and O(deny)
   - iproute2, for rebuilding at boot
+  - dnsmasq >= 2.88 (Debian's dnsmasq-base), for O(dns=dynamic)
 options:
   state:
     description:
@@ -244,6 +245,14 @@ options:
         description: As O(internal). Only the others of the container's links lead outside then, and from there to it.
         type: bool
         default: false
+      dns:
+        description: As O(dns).
+        type: str
+        choices: [static, dynamic]
+        default: static
+      dns_domain:
+        description: As O(dns_domain).
+        type: str
   nat:
     description:
       - Whether what the container sends out by other links of the host gets the host's address (masquerading).
@@ -278,6 +287,26 @@ options:
         did not make.
     type: bool
     default: false
+  dns:
+    description:
+      - How the containers of the O(bridge) learn of each other's names. With V(static), by their C(/etc/hosts) alone.
+      - With V(dynamic), also by a name server, for programs that read no C(/etc/hosts), or read it once. It is a C(dnsmasq) on the host
+        for each such bridge, which answers the containers' names and addresses at the gateways of the bridge, to nobody but those
+        behind it. All other questions it asks the host's resolvers, or with O(internal) nobody. What it knows is always what the
+        containers' C(/etc/hosts) say, and a name of theirs is never asked of others.
+      - The C(/etc/resolv.conf) of a container has the gateways then, unless M(bare.containers.container_process) is told otherwise with
+        C(dns). One that has O(allow) with C(to) takes an entry for port 53 of the gateway, of V(udp) and of V(tcp).
+      - With systemd as PID 1 it is a service C(bare-dns@BRIDGE), else a process that nobody starts again but this module.
+      - It is alike for all containers of a bridge, and takes a O(gateway) and a bridge that this module makes.
+    type: str
+    choices: [static, dynamic]
+    default: static
+  dns_domain:
+    description:
+      - A domain that the names of the containers are in, too, with O(dns=dynamic). The container C(web) is found as C(web) and as C(web.)
+        and the domain, and what else is asked for in the domain is not there.
+      - It is alike for all containers of a bridge.
+    type: str
   allow:
     description:
       - The connections that others may open to the container, with C(from), and that it may open itself, with C(to). With an entry of
@@ -337,6 +366,12 @@ EXAMPLES = r"""
     bridge: bare2
     address: [10.203.0.2/24, "fd00:203::2/64"]
     internal: true
+
+- name: Containers that find each other by a name server, as app1 and as app1.apps.internal
+  bare.containers.netns_veth:
+    batch:
+      - {name: app1, bridge: bare5, subnet: [10.206.0.0/24], nat: true, dns: dynamic, dns_domain: apps.internal}
+      - {name: app2, bridge: bare5, subnet: [10.206.0.0/24], nat: true, dns: dynamic, dns_domain: apps.internal}
 
 - name: A service for its neighbours and whom it is published for, that reaches a name server and nothing else
   bare.containers.netns_veth:
@@ -428,6 +463,12 @@ bridge:
   returned: O(name) is given and O(state=present)
   type: str
   sample: bare0
+name_servers:
+  description: The addresses at which the bridge's name server answers; none without O(dns=dynamic).
+  returned: O(name) is given and O(state=present)
+  type: list
+  elements: str
+  sample: [10.200.0.1]
 interfaces:
   description: All links of the container, the first of which is the one above.
   returned: O(name) is given and O(state=present)
@@ -464,6 +505,11 @@ interfaces:
       description: The bridge that the link is a port of, or none.
       returned: always
       type: str
+    name_servers:
+      description: The addresses at which the bridge's name server answers.
+      returned: always
+      type: list
+      elements: str
 commands:
   description: The shell commands for what was changed, or would be in check mode, in order.
   returned: always
@@ -474,7 +520,7 @@ containers:
   description:
     - What became of each entry, by name, with all of the above.
     - What the containers share is there too; V(_firewall) is the nftables table, V(_host) the bridges and forwarding, V(_names)
-      the names by which they find each other, V(_boot) the unit that rebuilds all of it.
+      the names by which they find each other, V(_dns) the name servers, V(_boot) the unit that rebuilds all of it.
   returned: O(batch) is given
   type: dict
   contains:
@@ -497,6 +543,7 @@ from collections.abc import Sequence
 from ..module_utils.converge import Resource
 from ..module_utils.module import Entry, run_module
 from ..module_utils.network.container import ContainerNetwork
+from ..module_utils.network.dns import NameServers
 from ..module_utils.network.firewall import Firewall
 from ..module_utils.network.names import Names
 from ..module_utils.network.options import OPTIONS
@@ -511,7 +558,8 @@ def main() -> None:
     def build(entries: Sequence[Entry]) -> list[Resource]:
         survey.declare(entries)
         containers = [ContainerNetwork(survey, entry["name"]) for entry in entries]
-        return [Firewall(survey, warns=True), Host(survey), *containers, Names(survey), BootUnit(survey)]
+        shared = (Firewall(survey, warns=True), Host(survey))
+        return [*shared, *containers, Names(survey), NameServers(survey), BootUnit(survey)]
 
     run_module(OPTIONS, build, refresh=survey.refresh, shared_lock="_network")
 

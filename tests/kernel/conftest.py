@@ -56,8 +56,20 @@ class Machine:
         return self._process.pid
 
     def end(self) -> None:
-        """Ends the holder, and with it what it held."""
+        """Ends the holder, and with it what it held; name servers are processes of their own."""
+        for pid in self.name_servers():
+            os.kill(pid, signal.SIGKILL)
         self._process.communicate()
+
+    def name_servers(self) -> list[int]:
+        """The PIDs of all dnsmasq in its network namespace."""
+        own = os.stat(f"/proc/{self.pid}/ns/net").st_ino
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (path / "comm").read_text() == "dnsmasq\n" and os.stat(path / "ns/net").st_ino == own:
+                    found.append(int(path.name))
+        return found
 
     def command(self, *words: str) -> list[str]:
         """The command line that runs ``words`` in here."""

@@ -155,7 +155,7 @@ def test_hundreds_of_networks(machine: Any) -> None:
     }
     assert len(rules) == len(forwarded)
 
-    names = machine.run("cat", "/var/lib/bare-containers/network/names/bare0").splitlines()[1:]
+    names = machine.run("cat", "/var/lib/bare-containers/network/names/bare0/hosts").splitlines()[1:]
     assert sorted(names) == sorted(
         f"{address.partition('/')[0]} {name}" for name, own in addresses.items() for address in own
     )

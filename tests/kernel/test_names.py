@@ -112,12 +112,13 @@ def test_a_container_that_starts_again_has_them_as_they_are_then(bridge: Bridge)
     assert "10.9.8.9 peer" in bridge.hosts("one")
 
 
-LIST = "/var/lib/bare-containers/network/names/bare7"
+NAMES = "/var/lib/bare-containers/network/names"
+LIST = f"{NAMES}/bare7/hosts"
 
 DRIFTS = {
     "list gone": f"rm {LIST}",
     "list changed": f"echo 10.0.0.1 mallory >> {LIST}",
-    "list of nobody": "echo 10.0.0.1 mallory > /var/lib/bare-containers/network/names/other",
+    "list of nobody": f"mkdir {NAMES}/other; echo 10.0.0.1 mallory > {NAMES}/other/hosts",
     "line taken out": "sed -i '$d' HOSTS.new; cat HOSTS.new > HOSTS; rm HOSTS.new",
     "line added": "echo 10.0.0.1 mallory >> HOSTS",
     "no text": "printf '\\377\\0' >> HOSTS",
@@ -140,7 +141,7 @@ def test_drift_is_reported_and_repaired(bridge: Bridge, drift: str) -> None:
     changed = [name for name, outcome in repaired["containers"].items() if outcome["changed"]]
     assert changed == ["_names"]
     assert (bridge.hosts("one"), bridge.inode("one"), bridge.machine.run("cat", LIST)) == before
-    assert "mallory" not in bridge.machine.shell("cat /var/lib/bare-containers/network/names/*")
+    assert "mallory" not in bridge.machine.shell(f"cat {NAMES}/*/*")
 
 
 def test_the_commands_write_the_same(bridge: Bridge) -> None:

@@ -407,7 +407,7 @@ def test_thirty_containers_in_one_task(machine: Any, python: str) -> None:
         for number in range(2, 32)
     ]
     result = converge(machine, {"batch": batch}, python=python)
-    assert len(result["containers"]) == len(batch) + len(("_firewall", "_host", "_names", "_boot"))
+    assert len(result["containers"]) == len(batch) + len(("_firewall", "_host", "_names", "_dns", "_boot"))
     assert not converge(machine, {"batch": batch}, python=python)["changed"]
     with serving(machine, *inside("c31")):
         assert ask(machine, *inside("c2"), address="10.200.0.31", port=80) == "10.200.0.2"

@@ -37,6 +37,11 @@ class Host:
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def reboot(self) -> None:
+        """Comes back when it is up again."""
+        done = _testhost("reboot", self.name)
+        assert done.returncode == 0, done.stderr
+
     def module(self, name: str, arguments: Mapping[str, Any], *, check: bool = False) -> dict[str, Any]:
         """The result of one task with a module of the collection, which may have failed."""
         return self.modules(name, [arguments], check=[check])[0]

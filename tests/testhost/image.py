@@ -32,7 +32,7 @@ PACKAGES = (
     "iputils-ping", "ca-certificates", "curl", "strace", "gpg", "netavark", "linux-image-cloud-amd64",
 )  # fmt: skip
 # What the roles install: there in the base `prepared`, only available in the base `bare`.
-ROLE_PACKAGES = ("nftables", "python3-pyroute2", "busybox-static", "logrotate", "skopeo")
+ROLE_PACKAGES = ("nftables", "python3-pyroute2", "busybox-static", "logrotate", "skopeo", "dnsmasq-base")
 
 # Periodic work, logins on consoles and first-boot work: seconds under emulation, and noise in every test.
 MASKED_UNITS = (

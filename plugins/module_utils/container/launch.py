@@ -252,7 +252,7 @@ class _Start:
 
     def _names(self, bridge: str) -> str:
         try:
-            return bundle.read_file(f"{bundle.NAMES}/{bridge}")
+            return bundle.read_file(f"{bundle.NAMES}/{bridge}/hosts")
         except FileNotFoundError:
             return ""
 

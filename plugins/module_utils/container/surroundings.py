@@ -30,7 +30,7 @@ def read(declared: Mapping[str, Any], supervisor: str) -> spec.Host:
         layers=layers(declared),
         network=host.Declaration(name, "network").read() is not None,
         cgroup=_cgroup(name) if supervisor == "direct" else None,
-        resolver=_resolver(),
+        resolver=resolver(declared),
         capabilities=_capabilities(),
         ids=identities(name) if declared["userns"] == "auto" else None,
         init=_init_program(declared),
@@ -181,6 +181,44 @@ def _subordinate(kind: str) -> range:
 @functools.cache
 def _capabilities() -> Sequence[str]:
     return capability.names(capability.bounding())
+
+
+def resolver(declared: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """The host's resolv.conf(5), with the name servers of the container's bridges where they have one
+    (network/dns.py).
+
+    Those that forward stand for the host's; others, of networks that are internal, before them, if there is a
+    way to them at all. Raises Failure.
+    """
+    found = _resolver()
+    links = _links(declared)
+    outward = [link for link in links if not link.get("internal")]
+    servers = [address for link in outward for address in _name_servers(link)]
+    if not servers:
+        servers = [address for link in links for address in _name_servers(link)]
+        servers += found.get("nameserver", ()) if servers and outward else ()
+    return {**found, "nameserver": servers} if servers else found
+
+
+def _name_servers(link: Mapping[str, Any]) -> Sequence[str]:
+    return list(link["gateway"]) if link.get("dns") == "dynamic" else []
+
+
+def _links(declared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The links of the declared network that the container has, its own or another's. Raises Failure."""
+    name = (
+        declared["name"] if declared["network"] == "auto" else declared["network"].partition("container:")[2]
+    )
+    network = host.Declaration(name, "network").read() if name else None
+    if network is None:
+        return []
+    try:
+        return [dict(link) for link in (network, *network.get("interfaces", ()))]
+    except (AttributeError, TypeError, ValueError):
+        path = host.Declaration(name, "network").path
+        raise Failure(
+            f"network: {path} is damaged, the network has to be declared again; nothing was changed."
+        ) from None
 
 
 @functools.cache

@@ -100,7 +100,7 @@ def _service(declared: Entry, config: Mapping[str, Any]) -> str:
 Description=Container {name}
 Wants=bare-network.service
 {checked}\
-After=bare-network.service
+After=bare-network.service nss-lookup.target
 RequiresMountsFor={host.STATE}
 StartLimitIntervalSec=0
 

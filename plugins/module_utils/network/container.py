@@ -451,6 +451,7 @@ def _facts(attachment: Attachment) -> dict[str, Any]:
         "address": list(attachment.address),
         "gateway": [] if attachment.internal else list(attachment.gateway),
         "bridge": attachment.bridge,
+        "name_servers": list(attachment.name_servers),
     }
 
 

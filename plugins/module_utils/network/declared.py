@@ -14,7 +14,7 @@ from typing import Any
 
 from ..converge import Failure
 from ..options import Option, Options
-from .options import LINK_PREFIX, MODES, OPTIONS, VETH, Published, split_published
+from .options import DYNAMIC, LINK_PREFIX, MODES, OPTIONS, VETH, Published, split_published
 
 NETNS = "/run/netns"
 """Where ip-netns(8) has its names."""
@@ -45,6 +45,8 @@ class Attachment:
     bandwidth: Mapping[str, str]
     isolate: bool
     internal: bool
+    dns: str
+    dns_domain: str | None
 
     @classmethod
     def resolve(cls, label: str, owner: str, entry: Mapping[str, Any]) -> Attachment:
@@ -68,6 +70,8 @@ class Attachment:
             bandwidth=entry.get("bandwidth", {}),
             isolate=entry["isolate"],
             internal=entry["internal"],
+            dns=entry["dns"],
+            dns_domain=entry.get("dns_domain"),
         )
         _check_attachment(attachment)
         return attachment
@@ -120,6 +124,11 @@ class Attachment:
     def default_routers(self) -> tuple[str, ...]:
         """The gateways that default routes lead to: none of an internal network, which has no way out."""
         return self.gateway if self.default_route and not self.internal else ()
+
+    @property
+    def name_servers(self) -> tuple[str, ...]:
+        """Where the bridge's name server answers: none without one."""
+        return self.gateway if self.dns == DYNAMIC else ()
 
     @property
     def gateway_interfaces(self) -> list[str]:
@@ -308,6 +317,7 @@ def _check_attachment(attachment: Attachment) -> None:
         )
     for route in attachment.routes:
         _check_route(attachment, route)
+    _check_dns(attachment)
 
 
 def _check_kind(attachment: Attachment) -> None:
@@ -336,6 +346,24 @@ def _check_kind(attachment: Attachment) -> None:
         raise Failure(
             f"mode: {attachment.mode!r} of {owner} is none of {kind}, which takes {', '.join(MODES[kind])}; "
             "nothing was changed."
+        )
+
+
+def _check_dns(attachment: Attachment) -> None:
+    """Raises Failure for a name server that has no place to be, or a domain that has no name server."""
+    if attachment.dns == DYNAMIC:
+        lacking = (
+            "no bridge" if attachment.bridge is None else "no gateway" if not attachment.gateway else None
+        )
+        if lacking:
+            raise Failure(
+                f"dns: {DYNAMIC!r} is declared for {attachment.owner}, which has {lacking}, and the name "
+                "server answers at the gateway of a bridge; it takes both; nothing was changed."
+            )
+    elif attachment.dns_domain is not None:
+        raise Failure(
+            f"dns_domain: {attachment.dns_domain!r} is declared for {attachment.owner}, where no name server "
+            f"knows of it; it takes dns: {DYNAMIC} too; nothing was changed."
         )
 
 
@@ -523,7 +551,7 @@ def _refuse_two_kinds(attachments: Sequence[Attachment]) -> None:
     """What is a matter of a bridge is declared alike for all behind it."""
     seen: dict[tuple[str, str], Attachment] = {}
     for attachment in attachments:
-        for option in ("isolate", "internal"):
+        for option in ("isolate", "internal", "dns", "dns_domain"):
             other = seen.setdefault((attachment.uplink, option), attachment)
             values = [str(getattr(each, option)).lower() for each in (attachment, other)]
             if values[0] != values[1]:

@@ -218,10 +218,10 @@ class Firewall:
     def facts(self, actual: State) -> Mapping[str, Any]:
         """Warnings of other firewalls, looked for once a run."""
         if self._warnings is None:
-            links = self._survey.routed_links()
+            forwarded, asked = self._survey.routed_links(), self._survey.served_links()
             # Where no rules are needed, nft(8) need not be there.
-            needed = self._warns and links and rules(self._survey.declared.values(), self._survey)
-            self._warnings = others.warnings(links) if needed else []
+            needed = (forwarded or asked) and rules(self._survey.declared.values(), self._survey)
+            self._warnings = others.warnings(forwarded, asked) if self._warns and needed else []
         return {"warnings": self._warnings}
 
 

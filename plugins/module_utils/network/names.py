@@ -6,7 +6,7 @@
 There is one list for each bridge; those of a container's bridges are below the lines of its own. A container
 that is started gets them from the launcher (container/launch.py); when somebody comes to a bridge or leaves
 it, the lists of those that have been started are written anew in place, as the running container has that
-very file mounted.
+very file mounted. A name server that a bridge may have reads the list where it is (dns.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .. import host
@@ -25,7 +26,7 @@ from .script import TextFile, digest
 from .survey import DIRECTORY, Survey
 
 LISTS = DIRECTORY / "names"
-"""A file for each bridge: what its containers have in their hosts(5)."""
+"""A folder for each bridge, and in it the list of what its containers have in their hosts(5)."""
 
 STARTED = "# Of this container, added when it was started:"
 """The line of a container's hosts(5) below which is what the launcher adds (container/bundle.py)."""
@@ -33,8 +34,18 @@ STARTED = "# Of this container, added when it was started:"
 HEAD = "# Of the containers on the same bridge:"
 """The line that begins a list."""
 
+_LIST = "hosts"
 _LIMIT = 1 << 20
 """How many bytes of a container's hosts(5) are looked at: it can make that as large as it likes."""
+
+
+def folder(bridge: str) -> Path:
+    """Where the list of a bridge is, and no other."""
+    return LISTS / bridge
+
+
+def _list(bridge: str) -> TextFile:
+    return TextFile(folder(bridge) / _LIST)
 
 
 class Names:
@@ -49,10 +60,10 @@ class Names:
         self._survey = survey
 
     def read(self) -> State:
-        kept = sorted(os.listdir(LISTS)) if LISTS.is_dir() else []
+        kept = sorted(path.parent.name for path in LISTS.glob(f"*/{_LIST}"))
         containers = {name: _Hosts(name).digest() for name in self._concerned()}
         return {
-            "bridges": {bridge: (file.read_text(LISTS / bridge) or "").splitlines() for bridge in kept},
+            "bridges": {bridge: (file.read_text(_list(bridge).path) or "").splitlines() for bridge in kept},
             "containers": {name: copy for name, copy in containers.items() if copy is not None},
         }
 
@@ -95,7 +106,7 @@ class Names:
             return []
         steps = []
         for bridge, (_now, lines) in differences(actual["bridges"], expected["bridges"]).items():
-            kept = TextFile(LISTS / bridge)
+            kept = _list(bridge)
             changes = f"bridges.{bridge}"
             steps.append(kept.remove_step(changes) if lines is None else kept.write_step(changes, lines))
         for name, copy in expected["containers"].items():
@@ -142,7 +153,7 @@ class _Hosts:
     def step(self, bridges: Sequence[str], lines: Sequence[str]) -> Step:
         """The step that makes ``lines``, which these bridges have, the lists in it."""
         quoted = shlex.quote(str(self._path))
-        new = f"; {command(['cat', *(LISTS / bridge for bridge in bridges)])}" if bridges else ""
+        new = f"; {command(['cat', *(_list(bridge).path for bridge in bridges)])}" if bridges else ""
         words = f"names=$(sed '/^{HEAD}$/,$d' {quoted}{new}) && printf '%s\\n' \"$names\" > {quoted}"
         return Step(f"containers.{self._name}", (words,), lambda: self._write(lines))
 

@@ -20,9 +20,15 @@ VETH = "veth"
 MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
 """What a link that shares one of the host's does with it, by its kind (ip-link(8)); the first by default."""
 
+STATIC, DYNAMIC = "static", "dynamic"
+"""How names reach the containers of a bridge: by their hosts(5) alone, or by a name server too."""
+
 _LINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _RESERVED_LINKS = ("lo", "all", "default")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_DOMAIN = re.compile(
+    r"(?=.{1,189}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+)
 _PORTS = r"\d{1,5}(?:-\d{1,5})?"
 _PUBLISH = re.compile(
     rf"(?:(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\]):)?(?P<ports>{_PORTS}):(?P<inside>{_PORTS})"
@@ -53,6 +59,15 @@ def bridge_name(value: str) -> str:
     if value.startswith(LINK_PREFIX):
         raise ValueError(f"a link's name that does not begin with {LINK_PREFIX!r}, as the containers' own do")
     return link_name(value)
+
+
+def domain_name(value: str) -> str:
+    """A domain in lower case, without a dot at its end (RFC 1035, 2.3.1), with room for a container's name
+    below it. Raises ValueError."""
+    text = value.lower().rstrip(".")
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError("a domain such as containers.example.org")
+    return text
 
 
 def addresses(values: list[str]) -> list[str]:
@@ -337,6 +352,8 @@ def _of_link(interface: Option, *, default_route: bool) -> tuple[Option, ...]:
         Option("bandwidth", "dict", options=_BANDWIDTH),
         Option("isolate", type="bool", default=True),
         Option("internal", type="bool", default=False),
+        Option("dns", default=STATIC, choices=(STATIC, DYNAMIC)),
+        Option("dns_domain", normalise=domain_name),
     )
 
 

@@ -28,6 +28,9 @@ _LEGACY = {
 
 _DROPS_ALL = ("-A FORWARD -j DROP", "-A FORWARD -j REJECT")
 
+_PORT = re.compile(r'(?:"right": |\[|, )53[\]},]')
+"""Port 53 in the JSON of a rule: alone, or in a set."""
+
 
 class _Place(NamedTuple):
     family: str
@@ -35,17 +38,26 @@ class _Place(NamedTuple):
     chain: str
 
 
-def warnings(links: Mapping[str, Collection[str]]) -> list[str]:
-    """A sentence for each chain that drops forwarded packets which it knows nothing of, and that knows
-    nothing of some of ``links``: their names, with the subnets behind each. Raises Failure."""
+Links = Mapping[str, Collection[str]]
+"""Names of links of the host, with the subnets behind each."""
+
+
+def warnings(forwarded: Links, asked: Links) -> list[str]:
+    """A sentence for each chain that drops packets which it knows nothing of, and that knows nothing of some
+    of these links: of what the host has ``forwarded`` from and to them, or of name servers that are ``asked``
+    over them. Raises Failure."""
     found = []
-    for place in _forwarding():
-        objects = json.loads(nft.run("-j", "list", "table", place.family, place.table))["nftables"]
+    for hook, place in _deciding():
+        links = forwarded if hook == "forward" else asked
+        objects = json.loads(nft.run("-j", "list", "table", *place[:2]))["nftables"] if links else []
         text = json.dumps(objects)
-        unknown = _unknown(links, text.split('"'))
+        # Who does something about that port means name servers, whoever may ask them.
+        known = hook == "input" and _PORT.search(text)
+        unknown = [] if known else _unknown(links, text.split('"'))
         if unknown and _drops(objects, place.chain):
-            found.append(_warning(place, unknown, _remedy(place, text, unknown[0])))
-    return [*found, *_legacy_warnings(links)]
+            warn = _warning if hook == "forward" else _warning_of_questions
+            found.append(warn(place, unknown, text))
+    return [*found, *_legacy_warnings(forwarded)]
 
 
 def _unknown(links: Mapping[str, Collection[str]], words: Sequence[str]) -> list[str]:
@@ -78,14 +90,14 @@ def _legacy_warnings(links: Mapping[str, Collection[str]]) -> Iterator[str]:
             yield _warning(place, unknown, _accept(program, chain, unknown[0]))
 
 
-def _forwarding() -> Iterator[_Place]:
-    """The chains of others that decide on what is forwarded."""
+def _deciding() -> Iterator[tuple[str, _Place]]:
+    """The chains of others that decide on what is forwarded, or on what is for the host, with their hook."""
     for each in json.loads(nft.run("-j", "list", "chains"))["nftables"]:
         chain = each.get("chain", {})
-        if chain.get("hook") == "forward" and chain["family"] in ("ip", "ip6", "inet"):
+        if chain.get("hook") in ("forward", "input") and chain["family"] in ("ip", "ip6", "inet"):
             place = _Place(chain["family"], chain["table"], chain["name"])
             if place[:2] != nft.TABLE:
-                yield place
+                yield chain["hook"], place
 
 
 def _drops(objects: Collection[Mapping[str, Any]], chain: str) -> bool:
@@ -96,9 +108,13 @@ def _drops(objects: Collection[Mapping[str, Any]], chain: str) -> bool:
     return "drop" in policies or (bool(last) and last <= {"drop", "reject"})
 
 
+def _trusting(link: str) -> str:
+    return f"firewall-cmd --permanent --zone=trusted --add-interface={link} && firewall-cmd --reload"
+
+
 def _remedy(place: _Place, text: str, link: str) -> str:
     if place.table == "firewalld":
-        return f"firewall-cmd --permanent --zone=trusted --add-interface={link} && firewall-cmd --reload"
+        return _trusting(link)
     tables = "ip6tables" if place.family == "ip6" else "iptables"
     if '"DOCKER-USER"' in text:
         return _accept(tables, "DOCKER-USER", link)
@@ -112,10 +128,29 @@ def _accept(tables: str, chain: str, link: str) -> str:
     return " && ".join(f"{tables} -I {chain} -{way} {link} -j ACCEPT" for way in "io")
 
 
-def _warning(place: _Place, unknown: list[str], remedy: str) -> str:
-    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+def _warning(place: _Place, unknown: list[str], text: str) -> str:
     return (
         f"The chain {place.chain} of the table {place.family} {place.table} drops what the host forwards and "
-        f"does not mention {unknown[0]}{more}: containers there reach nothing beyond the host and are not "
-        f"reached by their published ports, unless it lets them pass, as with '{remedy}'."
+        f"does not mention {_listed(unknown)}: containers there reach nothing beyond the host and are not "
+        f"reached by their published ports, unless it lets them pass, as with "
+        f"'{_remedy(place, text, unknown[0])}'."
     )
+
+
+def _warning_of_questions(place: _Place, unknown: list[str], text: str) -> str:
+    link = unknown[0]
+    rule = f"nft insert rule {' '.join(place)} iifname {link}"
+    remedy = " && ".join(f"{rule} {protocol} dport 53 accept" for protocol in ("udp", "tcp"))
+    if place.table == "firewalld":
+        remedy = _trusting(link)
+    elif '"ufw-user-input"' in text or '"ufw6-user-input"' in text:
+        remedy = f"ufw allow in on {link} to any port 53"
+    return (
+        f"The chain {place.chain} of the table {place.family} {place.table} drops what the host is sent and "
+        f"does not mention {_listed(unknown)}: containers there don't reach their name server, unless it "
+        f"lets them, as with '{remedy}'."
+    )
+
+
+def _listed(links: list[str]) -> str:
+    return links[0] + (f" and {len(links) - 1} more" if len(links) > 1 else "")

@@ -15,7 +15,7 @@ from typing import Any
 from .. import host
 from ..converge import Failure
 from ..kernel import file
-from . import namespace, netlink
+from . import dnsmasq, namespace, netlink
 from .allocation import Allocation, taken
 from .declared import Attachment, Network, bridge_mac, namespace_path, refuse_conflicts
 from .link import IPV6
@@ -182,6 +182,14 @@ class Survey:
                     links.setdefault(attachment.uplink, set()).update(map(str, attachment.subnets))
         return links
 
+    def served_links(self) -> dict[str, set[str]]:
+        """The bridges that have a name server, with the subnets behind each."""
+        links: dict[str, set[str]] = {}
+        for attachment in self.attachments():
+            if attachment.name_servers:
+                links.setdefault(attachment.uplink, set()).update(map(str, attachment.subnets))
+        return links
+
     def reaches_localhost(self, uplink: str) -> bool:
         """Whether ports published on the host's 127.0.0.1 lead to a container behind this link."""
         return any(
@@ -245,6 +253,14 @@ class Survey:
                 f"internal: {attachment.owner} is behind {attachment.bridge}, a bridge that this collection "
                 "did not make and does not shut; it takes a bridge of its own; nothing was changed."
             )
+        if attachment.name_servers:
+            if not self.is_ours_behind(attachment):
+                raise Failure(
+                    f"dns: {attachment.owner} is behind {attachment.bridge}, a bridge that this collection "
+                    "did not make, with a gateway that is somebody else's; it takes a bridge of its own; "
+                    "nothing was changed."
+                )
+            dnsmasq.program()
 
     def _refuse_losing_routes(self, ip: Any) -> None:
         """With forwarding on, the kernel drops the default routes that it learned from routers, unless told

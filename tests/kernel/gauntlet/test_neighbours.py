@@ -151,3 +151,26 @@ def test_a_container_reaches_the_localhost_of_the_host(containers, neighbour):
             assert neighbour.run("nc -w 5 127.0.0.1 9999") == "secret"
         finally:
             server.kill()
+
+
+def test_a_name_server_answers_who_is_not_behind_its_bridge(containers, neighbour):
+    """CVE-2012-3411: who sends to the address of another bridge is told the names there."""
+    victim = {
+        "name": containers.name("victim"),
+        "bridge": "bare7",
+        "address": "10.207.0.2/24",
+        "dns": "dynamic",
+    }
+    result = containers.machine.module("netns_veth", victim)
+    assert not result.get("failed"), result
+    ask = f"timeout 3 nslookup {containers.name('victim')} 10.207.0.1 2>&1 || echo no answer"
+    assert "10.207.0.2" not in neighbour(ask)
+    (started,) = [command for command in result["commands"] if command.startswith("/usr/sbin/dnsmasq")]
+    weaker = started.replace("--bind-dynamic", "--bind-interfaces")
+    containers.machine.shell(f"""
+        pid=$(cat /run/bare-dns@bare7.pid)
+        kill $pid
+        while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.1; done
+        {weaker}
+    """)
+    assert "10.207.0.2" in neighbour(ask)

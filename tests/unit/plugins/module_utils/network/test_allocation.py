@@ -93,6 +93,7 @@ def test_every_link_gets_its_own_and_keeps_it_whatever_becomes_of_the_others():
                 "isolate": True,
                 "internal": False,
                 "kind": "veth",
+                "dns": "static",
             }
             for subnet in subnets
         ]

@@ -56,6 +56,13 @@ def test_a_single_address_has_no_gateway():
         ({"publish": ["80:80"]}, "publish: web has no address"),
         ({"address": "10.0.0.2/24", "publish": ["[fd00::1]:80:80"]}, "publish: .* of the family"),
         ({"address": "fd00::2/64", "mtu": 1279}, "mtu: 1279 is too small for IPv6"),
+        (
+            {"address": "10.0.0.2/24", "dns": "dynamic"},
+            "dns: 'dynamic' is declared for web, which has no bridge",
+        ),
+        ({"bridge": "b", "dns": "dynamic"}, "dns: 'dynamic' is declared for web, which has no gateway"),
+        ({"bridge": "b", "address": "10.0.0.2/32", "dns": "dynamic"}, "dns: .* no gateway"),
+        ({"dns_domain": "a.example"}, "dns_domain: 'a.example' is declared for web, where no name server"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, sentence):
@@ -146,6 +153,25 @@ def test_two_kinds_of_one_bridge(option):
     db = network("db", bridge="b", address="10.0.0.3/24")
     assert f"{option}: {str(not values[option]).lower()} of db and" in conflict(web, db)
     refuse_conflicts([web, network("db", bridge="c", address="10.0.1.3/24")])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"dns": "static"}, "dns: static of db and dynamic of web are of the same bridge b"),
+        ({"dns": "dynamic"}, "dns_domain: none of db and a.example of web are of the same bridge b"),
+    ],
+)
+def test_a_bridge_has_one_name_server(options, sentence):
+    web = network("web", bridge="b", address="10.0.0.2/24", dns="dynamic", dns_domain="A.Example.")
+    assert sentence in conflict(web, network("db", bridge="b", address="10.0.0.3/24", **options))
+    refuse_conflicts([web, network("db", bridge="c", address="10.0.1.3/24", **options)])
+
+
+def test_a_name_server_is_at_the_gateways():
+    web = network("web", bridge="b", address=["10.0.0.2/24", "fd00::2/64"], dns="dynamic")
+    assert web.attachments[0].name_servers == ("10.0.0.1", "fd00::1")
+    assert network("web", bridge="b", address="10.0.0.2/24").attachments[0].name_servers == ()
 
 
 def test_two_that_want_the_same_link():

@@ -166,3 +166,16 @@ def test_rates_are_bits_per_second_in_powers_of_1000(text, bits):
 def test_other_rates_are_refused(text):
     with pytest.raises(ValueError, match="bits per second"):
         rate(text)
+
+
+def test_a_domain_is_in_lower_case_and_without_its_last_dot():
+    assert normal("dns_domain", "Containers.Example.ORG.") == "containers.example.org"
+    assert normal("dns_domain", "lan") == "lan"
+
+
+@pytest.mark.parametrize(
+    "value", ["", ".", "a..b", "-a.b", "a-.b", "a b", "a_b", "a/b", "a" * 64, "é.org", "a." * 100 + "a"]
+)
+def test_what_is_no_domain_is_refused(value):
+    with pytest.raises(Failure, match=r"dns_domain: .* such as containers\.example\.org"):
+        normal("dns_domain", value)

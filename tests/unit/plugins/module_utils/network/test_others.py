@@ -38,7 +38,7 @@ ACCEPT, DROP, REJECT = {"accept": None}, {"drop": None}, {"reject": {"type": "ic
 
 def test_a_policy_that_drops_is_told_for_all_links(table):
     table(policy="drop")
-    (told,) = others.warnings(LINKS)
+    (told,) = others.warnings(LINKS, {})
     assert told.startswith("The chain FORWARD of the table ip filter drops what the host forwards")
     assert "does not mention bare0 and 1 more:" in told
 
@@ -46,22 +46,22 @@ def test_a_policy_that_drops_is_told_for_all_links(table):
 @pytest.mark.parametrize("last", [[DROP], [COUNTER, REJECT]])
 def test_a_last_rule_that_drops_is_told(table, last):
     table([link("eth0"), ACCEPT], last)
-    assert len(others.warnings(LINKS)) == 1
+    assert len(others.warnings(LINKS, {})) == 1
 
 
 def test_who_is_mentioned_is_not_told_of(table):
     subnet = {"match": {"right": {"prefix": {"addr": "10.201.0.0", "len": 24}}}}
     table([link("bare0"), ACCEPT], [subnet, ACCEPT], policy="drop")
-    assert others.warnings(LINKS) == []
+    assert others.warnings(LINKS, {}) == []
 
 
 def test_what_drops_nothing_of_ours_is_not_told(table):
     table([link("eth0"), DROP])
-    assert others.warnings(LINKS) == []
+    assert others.warnings(LINKS, {}) == []
     table(policy="drop", hook="input")
-    assert others.warnings(LINKS) == []
+    assert others.warnings(LINKS, {}) == []
     table(policy="drop", family="bridge")
-    assert others.warnings(LINKS) == []
+    assert others.warnings(LINKS, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,29 @@ def test_what_drops_nothing_of_ours_is_not_told(table):
 )
 def test_each_kind_has_a_command_of_its_own(table, chain, family, remedy):
     table(policy="drop", family=family, more=[chain])
-    (told,) = others.warnings(LINKS)
+    (told,) = others.warnings(LINKS, {})
     assert f"as with '{remedy}" in told
+
+
+def test_a_chain_that_drops_what_comes_in_is_told_of_name_servers(table):
+    table(policy="drop", hook="input")
+    (told,) = others.warnings({}, LINKS)
+    assert told.startswith("The chain FORWARD of the table ip filter drops what the host is sent")
+    assert "nft insert rule ip filter FORWARD iifname bare0 udp dport 53 accept" in told
+    table(policy="drop", hook="input", more=["ufw-user-input"])
+    assert "'ufw allow in on bare0 to any port 53'" in others.warnings({}, LINKS)[0]
+    table(policy="drop")
+    assert others.warnings({}, LINKS) == []
+
+
+def test_one_that_lets_questions_pass_is_not_told_of(table):
+    field = {"payload": {"protocol": "udp", "field": "dport"}}
+    for port in (53, {"set": [22, 53]}, {"set": [53, 80]}):
+        rule = [{"match": {"op": "==", "left": field, "right": port}}, ACCEPT]
+        table(rule, policy="drop", hook="input")
+        assert others.warnings({}, LINKS) == []
+    counted = [{"counter": {"packets": 53, "bytes": 53}}, link("eth0"), ACCEPT]
+    table(counted, policy="drop", hook="input")
+    assert len(others.warnings({}, LINKS)) == 1
+    table([link("bare0"), ACCEPT], [link("bare-web"), ACCEPT], policy="drop", hook="input")
+    assert others.warnings({}, LINKS) == []
