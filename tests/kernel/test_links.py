@@ -431,6 +431,33 @@ class TestSharedLink:
         assert machine.run("ls", "/var/lib") == ""
 
 
+class TestVlans:
+    """On a kernel that has VLANs, tests/systemd/test_links.py looks at them."""
+
+    def test_vlans_or_one_sentence_that_the_kernel_has_none(self, machine: Any) -> None:
+        entry = {"name": "web", "bridge": "bare0", "address": "10.218.0.2/24"}
+        machine.shell("ip link add probe type bridge")
+        if "vlan_default_pvid" in machine.run("ip", "-d", "link", "show", "dev", "probe"):
+            converge(machine, {**entry, "vlan": 10})
+            assert not converge(machine, {**entry, "vlan": 10})["changed"]
+            return
+        machine.shell("ip link delete probe")
+        empty = snapshot(machine)
+        for check in (True, False):
+            assert refused(machine, {**entry, "vlan": 10}, check=check) == (
+                "vlan: web is in VLANs of bare0, and the kernel of this host has no bridges that filter VLANs "
+                "(CONFIG_BRIDGE_VLAN_FILTERING); it takes no VLANs here; nothing was changed."
+            )
+            assert refused(machine, {**entry, "vlan_trunk": 10}, check=check).startswith(
+                "vlan_trunk: web is in"
+            )
+        assert snapshot(machine) == empty
+        converge(machine, {**entry, "vlan": 1})
+        assert not converge(machine, {**entry, "vlan": 1})["changed"]
+        assert "no bridges that filter VLANs" in refused(machine, {**entry, "vlan": 10})
+        assert not converge(machine, {**entry, "vlan": 1})["changed"]
+
+
 SLOW = {
     "name": "slow",
     "address": "10.215.0.2/24",

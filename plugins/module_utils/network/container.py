@@ -26,6 +26,7 @@ from .link import (
     ACCEPT_RA,
     QDISC,
     ROUTE_LOCALNET,
+    VLANS,
     Place,
     connected_route,
     inner_settings,
@@ -155,13 +156,15 @@ class ContainerNetwork:
         self, name: str, names: Mapping[int, str], peers: Mapping[str, str]
     ) -> dict[str, Any]:
         link = self._survey.links[name]
+        master = None if link.master is None else names[link.master]
         return {
             "peer": peers.get(name),
             "up": link.up,
             "mac": link.mac,
             "mtu": link.mtu,
-            "master": None if link.master is None else names[link.master],
+            "master": master,
             "hairpin": link.hairpin,
+            VLANS: None if master is None else self._survey.vlans_of(name, master),
             QDISC: self._survey.qdiscs.get(link.index),
             "addresses": self._survey.addresses.get(link.index, []),
             **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
@@ -235,6 +238,7 @@ class ContainerNetwork:
             "master": attachment.bridge,
             # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
             "hairpin": not alone and bool(network.publish),
+            VLANS: self._survey.declared_vlans(attachment),
             QDISC: _qdisc(attachment, "ingress"),
             "addresses": sorted(attachment.gateway_interfaces) if alone else [],
             **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
@@ -312,6 +316,8 @@ class ContainerNetwork:
                 **new_settings(),
             }
             link = {**new, "mac": attachment.mac_address}
+        if host_link["master"] != attachment.bridge:
+            host_link = {**host_link, VLANS: self._survey.vlans_of_new_port(attachment.bridge)}
         guard = self._survey.require_firewall
         wanted = expected["host_links"][name]
         steps += link_steps(self._host, f"host_links.{name}", name, host_link, wanted, guard)
@@ -443,6 +449,8 @@ def _facts(attachment: Attachment) -> dict[str, Any]:
         "address": list(attachment.address),
         "gateway": [] if attachment.internal else list(attachment.gateway),
         "bridge": attachment.bridge,
+        "vlan": attachment.vlan,
+        "vlan_trunk": list(attachment.vlan_trunk),
     }
 
 
