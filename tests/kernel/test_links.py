@@ -445,8 +445,8 @@ class TestVlans:
         empty = snapshot(machine)
         for check in (True, False):
             assert refused(machine, {**entry, "vlan": 10}, check=check) == (
-                "vlan: web is in VLANs of bare0, and the kernel of this host has no bridges that filter VLANs "
-                "(CONFIG_BRIDGE_VLAN_FILTERING); it takes no VLANs here; nothing was changed."
+                "vlan: web is in VLANs of bare0, and the kernel of this host has no bridges that filter "
+                "VLANs (CONFIG_BRIDGE_VLAN_FILTERING); it takes no VLANs here; nothing was changed."
             )
             assert refused(machine, {**entry, "vlan_trunk": 10}, check=check).startswith(
                 "vlan_trunk: web is in"
