@@ -410,6 +410,21 @@ class TestSharedLink:
         assert converge(machine, SHARING)["changed"]
         assert not converge(machine, SHARING)["changed"]
 
+    def test_it_may_be_called_as_the_parent_is(self, machine: Any) -> None:
+        machine.shell(WAN.format(peer="other") + "; ip link set wan down; ip link set wan name eth0")
+        entry = {**BESIDE, "parent": "eth0"}
+        converge(machine, entry)
+        assert not converge(machine, entry)["changed"]
+        link = json.loads(machine.run("ip", "-n", "beside", "-d", "-j", "link", "show", "eth0"))[0]
+        assert link["linkinfo"]["info_kind"] == "macvlan"
+        # What a run that was killed in between has left is gone after the next.
+        machine.shell("ip -n beside link set eth0 down; ip -n beside link set eth0 name bare-beside")
+        assert converge(machine, entry)["changed"]
+        assert [each["ifname"] for each in json.loads(machine.run("ip", "-n", "beside", "-j", "link"))] == [
+            "lo",
+            "eth0",
+        ]
+
     def test_ipvlan_or_one_sentence_that_the_kernel_has_none(self, machine: Any) -> None:
         machine.shell(
             WAN.format(peer="other") + "; ip link set other up; ip address add 192.0.2.1/24 dev other"

@@ -302,7 +302,7 @@ class ContainerNetwork:
         host_link, link = host_links.get(name), links.get(interface)
         if not attachment.is_veth:
             if link is None:
-                steps.append(self._add_shared(attachment))
+                steps += self._add_shared(attachment)
                 link = {"mac": attachment.mac_address, "mtu": attachment.mtu, "addresses": []}
             return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
         if host_link is None or link is None:
@@ -382,11 +382,15 @@ class ContainerNetwork:
 
         return self._host.request(f"host_links.{attachment.host_link}", words, request)
 
-    def _add_shared(self, attachment: Attachment) -> Step:
-        """A link of its own over one of the host's, in the namespace from the start (ip-link(8))."""
+    def _add_shared(self, attachment: Attachment) -> list[Step]:
+        """A link of its own over one of the host's, in the namespace from the start (ip-link(8)).
+
+        It gets its name there, as the host may have a link of that name, such as the parent: for a new one
+        that is looked for where the request comes from (net/core/rtnetlink.c, rtnl_newlink()).
+        """
         kind, mode, parent = attachment.kind, str(attachment.mode), str(attachment.parent)
-        mac = attachment.mac_address
-        words = ["link", "add", "link", parent, "name", attachment.interface]
+        mac, interface, new = attachment.mac_address, attachment.interface, attachment.host_link
+        words = ["link", "add", "link", parent, "name", new]
         words += ["address", mac] if mac else []
         words += ["mtu", str(attachment.mtu), "netns", self.name, "type", kind, "mode", mode]
 
@@ -395,7 +399,7 @@ class ContainerNetwork:
             try:
                 ip.link(
                     "add",
-                    ifname=attachment.interface,
+                    ifname=new,
                     kind=kind,
                     link=socket.if_nametoindex(parent),
                     mtu=attachment.mtu,
@@ -413,7 +417,14 @@ class ContainerNetwork:
             finally:
                 os.close(descriptor)
 
-        return self._host.request(f"links.{attachment.interface}", words, request)
+        return [
+            self._host.request(f"links.{interface}", words, request),
+            self._inside.request(
+                f"links.{interface}",
+                ["link", "set", "dev", new, "name", interface],
+                lambda ip: ip.link("set", index=socket.if_nametoindex(new), ifname=interface),
+            ),
+        ]
 
     def _route_steps(
         self, attachment: Attachment, now: Sequence[str], link: State | None, before: Sequence[Step]
