@@ -46,6 +46,7 @@ requirements:
   - python3-pyroute2 >= 0.7.2
   - nftables, for O(nat), O(publish), O(isolate), O(internal), O(allow) and O(deny)
   - iproute2, for rebuilding at boot
+  - a kernel whose bridges filter VLANs, and its module 8021q, for O(vlan) and O(vlan_trunk)
 options:
   state:
     description:
