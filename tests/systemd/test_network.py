@@ -65,7 +65,7 @@ WITH_PROCESS = [each["name"] for each in PROCESSES["batch"]]
 
 BEYOND = f"{OUTSIDE}\nip -n outside route add default via 192.0.2.1"
 ROUTER = "/etc/sysctl.d/50-test.conf"
-GET = "ip netns exec outside busybox wget -T 5 -qO- http://192.0.2.1:8080/ 2>&1 || :"
+GET = "ip netns exec outside curl --silent --max-time 5 http://192.0.2.1:8080/ || :"
 
 
 @pytest.fixture(scope="module")
