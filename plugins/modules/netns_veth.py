@@ -76,6 +76,7 @@ options:
       - How it is shared, in the words of C(ip link). By default V(bridge) with O(kind=macvlan), where the containers on one parent
         reach each other, and V(l2) with O(kind=ipvlan).
       - With V(private) and V(vepa) they don't, unless a switch sends it back. With V(passthru) one container has the parent alone.
+      - The kernel has one mode for all links of O(kind=ipvlan) that share a parent.
     type: str
     choices: [bridge, private, vepa, passthru, l2, l3, l3s]
   address:

@@ -389,10 +389,10 @@ KINDS = {
             "gateway": "192.0.2.2",
         },
         {"name": "ip2", "kind": "ipvlan", "parent": "over", "address": ["198.51.100.11/24"]},
-        {"name": "ip3", "kind": "ipvlan", "mode": "l3", "parent": "over", "address": "198.51.100.12/24"},
+        {"name": "ip3", "kind": "ipvlan", "mode": "l3", "parent": "third", "address": "203.0.113.12/24"},
     ]
 }
-"""A link is shared in one way: macvlan over wan, ipvlan over a second one to the same neighbour."""
+"""A link is shared in one way: each over one of its own, to the same neighbour."""
 
 
 @pytest.fixture(scope="module")
@@ -402,13 +402,17 @@ def sharing(host):
         ip link set over up
         ip -n outside address add 198.51.100.1/24 dev eth1
         ip -n outside link set eth1 up
+        ip link add third type veth peer name eth2 netns outside
+        ip link set third up
+        ip -n outside address add 203.0.113.1/24 dev eth2
+        ip -n outside link set eth2 up
     """)
     empty = state(host)
     made, again = converge(host, KINDS, KINDS)
     yield made, again, state(host)
     converge(host, absent(KINDS))
     assert state(host) == empty
-    host.shell("ip link delete over")
+    host.shell("ip link delete over; ip link delete third")
 
 
 class TestSharedLinks:

@@ -571,14 +571,16 @@ def _refuse_bridge_named_as_vlan(attachments: Sequence[Attachment]) -> None:
 
 
 def _refuse_same_parent(attachments: Sequence[Attachment]) -> None:
-    """A link is shared in one way (net/core/dev.c, netdev_rx_handler_register()), and wholly given to one."""
+    """A link is shared in one way (net/core/dev.c, netdev_rx_handler_register()), by all ipvlans in one mode
+    (drivers/net/ipvlan/ipvlan_main.c, ipvlan_set_port_mode()), and wholly given to one."""
     taken: dict[str | None, Attachment] = {}
     for attachment in attachments:
         other = taken.setdefault(attachment.parent, attachment)
         alone = "passthru" in (attachment.mode, other.mode) and other is not attachment
-        if attachment.kind != other.kind or alone:
+        modes = attachment.kind == "ipvlan" and attachment.mode != other.mode
+        if attachment.kind != other.kind or alone or modes:
             raise Failure(
                 f"parent: {attachment.parent!r} of {attachment.owner} ({attachment.kind}, {attachment.mode}) "
                 f"can't be that of {other.owner} ({other.kind}, {other.mode}) too; it takes another link, or "
-                "the same kind, not passthru; nothing was changed."
+                "the same kind, not passthru, and of ipvlan the same mode; nothing was changed."
             )

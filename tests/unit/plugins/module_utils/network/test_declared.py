@@ -366,6 +366,19 @@ def test_a_parent_is_shared_in_one_way(other):
     assert "parent: 'wan' of db" in said
 
 
+def test_all_ipvlans_of_a_parent_are_in_one_mode():
+    l2, also, l3 = (
+        network(name, **{**SHARED, "kind": "ipvlan", "mode": mode, "address": address})
+        for name, mode, address in (
+            ("a", "l2", "10.9.0.2/24"),
+            ("b", "l2", "10.9.0.3/24"),
+            ("c", "l3", "10.9.0.4/24"),
+        )
+    )
+    refuse_conflicts([l2, also])
+    assert "parent: 'wan' of c (ipvlan, l3) can't be that of a (ipvlan, l2) too" in conflict(l2, also, l3)
+
+
 def test_bandwidth_is_kept_in_bits_per_second():
     web = network("web", address="10.1.0.2/24", bandwidth={"egress": "1M", "ingress": "10mbit"})
     assert web.attachments[0].bandwidth == {"egress": "1000000", "ingress": "10000000"}
