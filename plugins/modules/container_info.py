@@ -343,8 +343,8 @@ containers:
           description:
             - The links by name, of the namespace that its process is in, or else of C(netns). None are told of the host's own namespace.
             - Each has C(kind), C(up), C(mac), C(mtu), C(master), the C(peer) on the host, or the C(parent) there that it shares and the
-              C(mode) in which, C(bandwidth) in bits per second as far as it is limited, and C(addresses) without those that the
-              kernel gives by itself.
+              C(mode) in which, C(bandwidth) in bits per second as far as it is limited, the C(vlans) of its bridge in the words of
+              C(bridge vlan) where that tells them apart, and C(addresses) without those that the kernel gives by itself.
           returned: always
           type: dict
           sample:
@@ -358,6 +358,7 @@ containers:
               parent: null
               mode: null
               bandwidth: {egress: null, ingress: 10000000}
+              vlans: [10 pvid untagged, 20-30]
               addresses: [10.200.0.2/24]
         routes:
           description: Its main routing table.

@@ -26,7 +26,7 @@ description:
     (C(net.ipv6.conf.all.forwarding)) as long as one with an IPv6 address has O(nat) or O(publish). When the last of them goes,
     these settings get the value back that they had before.
   - Bridges and links of this module take no router advertisements. A bridge made by this module goes with its last container.
-  - Containers behind one O(bridge) find each other by name, over IPv4 and IPv6. Each has the names of all of them, with the first
+  - Containers behind one O(bridge), or in one O(vlan) of it, find each other by name, over IPv4 and IPv6. Each has the names of all of them, with the first
     address of each family, at the end of its C(/etc/hosts). When one comes or goes, this module writes them anew in those of the
     others, which go on running. With O(dns=dynamic) a name server on the host tells them too.
   - Everything is kept as shell commands under C(/var/lib/bare-containers) too, and with systemd as PID 1 the unit
@@ -47,6 +47,7 @@ requirements:
   - nftables, for O(nat), O(publish), O(isolate), O(internal), O(allow) and O(deny)
   - iproute2, for rebuilding at boot
   - dnsmasq >= 2.88 (Debian's dnsmasq-base), for O(dns=dynamic)
+  - a kernel whose bridges filter VLANs, and its module 8021q, for O(vlan) and O(vlan_trunk)
 options:
   state:
     description:
@@ -63,7 +64,7 @@ options:
       - What kind of link it is. V(veth) is a pair of links, one of them on the host, which forwards and filters what passes.
       - V(macvlan) and V(ipvlan) put the container beside the host on O(parent), into the network that this is in; the first with
         a MAC address of its own, the second with the parent's. The host neither forwards for it nor filters what it sends, and the
-        two don't reach each other over O(parent). O(bridge), O(internal), O(nat) and O(publish) are for V(veth) alone, and
+        two don't reach each other over O(parent). O(bridge), O(vlan), O(internal), O(nat) and O(publish) are for V(veth) alone, and
         O(gateway) is a router of that network.
     type: str
     choices: [veth, macvlan, ipvlan]
@@ -76,6 +77,7 @@ options:
       - How it is shared, in the words of C(ip link). By default V(bridge) with O(kind=macvlan), where the containers on one parent
         reach each other, and V(l2) with O(kind=ipvlan).
       - With V(private) and V(vepa) they don't, unless a switch sends it back. With V(passthru) one container has the parent alone.
+      - The kernel has one mode for all links of O(kind=ipvlan) that share a parent.
     type: str
     choices: [bridge, private, vepa, passthru, l2, l3, l3s]
   address:
@@ -130,9 +132,26 @@ options:
   bridge:
     description:
       - The bridge that the host's end is a port of. It is made when it does not exist, and then belongs to this module, with all its
-        addresses.
+        addresses, its VLANs, and links of these that are named after it.
       - A bridge that exists otherwise is used as it is.
     type: str
+  vlan:
+    description:
+      - The VLAN of the O(bridge) that the container is in, from 1 to 4094. What it sends is of that VLAN without its knowing, and only
+        what is of that VLAN gets to it without a tag.
+      - Each VLAN is as a bridge by itself. Who is in another one is reached only where the host forwards, O(isolate) and O(internal)
+        are of the VLAN, and so are names and the O(gateway), which is on a link C(BRIDGE.VLAN) of the host, such as C(bare0.10). One
+        that no container has an address in has no such link, and the host takes no part in it.
+      - By default VLAN 1, which the bridge itself is in, or what a bridge that this module did not make puts its ports in.
+      - The bridge tells VLANs apart (C(vlan_filtering)) as soon as one of its containers has this or O(vlan_trunk). One that this module
+        did not make has to do so already.
+    type: int
+  vlan_trunk:
+    description:
+      - Further VLANs of the O(bridge) that the container sends to and gets from with a tag, each a number or a range such as V(20-30).
+    type: list
+    elements: str
+    default: []
   mtu:
     description: The greatest packet of the link, at both ends.
     type: int
@@ -220,6 +239,14 @@ options:
       bridge:
         description: As O(bridge).
         type: str
+      vlan:
+        description: As O(vlan).
+        type: int
+      vlan_trunk:
+        description: As O(vlan_trunk).
+        type: list
+        elements: str
+        default: []
       mtu:
         description: As O(mtu).
         type: int
@@ -401,6 +428,13 @@ EXAMPLES = r"""
           - {to: 198.51.100.0/24, via: 10.208.0.3}
           - {to: "2001:db8:9::/48", via: "fd00:208::3", metric: 50}
 
+- name: Two tenants behind one bridge, each in a VLAN of its own, and a monitor that sees both with their tags
+  bare.containers.netns_veth:
+    batch:
+      - {name: tenant1, bridge: bare9, vlan: 10, address: [10.209.10.2/24, "fd00:209:10::2/64"], nat: true}
+      - {name: tenant2, bridge: bare9, vlan: 20, address: 10.209.20.2/24, nat: true}
+      - {name: monitor, bridge: bare9, address: 10.209.0.2/24, vlan_trunk: [10, 20-29]}
+
 - name: Not more than 100 Mbit/s into the container, and 20 Mbit/s out of it
   bare.containers.netns_veth:
     name: mirror
@@ -469,6 +503,17 @@ name_servers:
   type: list
   elements: str
   sample: [10.200.0.1]
+vlan:
+  description: The VLAN of the bridge that it is in without a tag, where one was asked for.
+  returned: O(name) is given and O(state=present)
+  type: int
+  sample: 10
+vlan_trunk:
+  description: The VLANs that it is in with a tag.
+  returned: O(name) is given and O(state=present)
+  type: list
+  elements: str
+  sample: ["20-30"]
 interfaces:
   description: All links of the container, the first of which is the one above.
   returned: O(name) is given and O(state=present)
@@ -507,6 +552,15 @@ interfaces:
       type: str
     name_servers:
       description: The addresses at which the bridge's name server answers.
+      returned: always
+      type: list
+      elements: str
+    vlan:
+      description: The VLAN that it is in without a tag, where one was asked for.
+      returned: always
+      type: int
+    vlan_trunk:
+      description: The VLANs that it is in with a tag.
       returned: always
       type: list
       elements: str

@@ -376,6 +376,21 @@ class TestSharedLink:
         assert converge(machine, SHARING)["changed"]
         assert not converge(machine, SHARING)["changed"]
 
+    def test_it_may_be_called_as_the_parent_is(self, machine: Any) -> None:
+        machine.shell(WAN.format(peer="other") + "; ip link set wan down; ip link set wan name eth0")
+        entry = {**BESIDE, "parent": "eth0"}
+        converge(machine, entry)
+        assert not converge(machine, entry)["changed"]
+        link = json.loads(machine.run("ip", "-n", "beside", "-d", "-j", "link", "show", "eth0"))[0]
+        assert link["linkinfo"]["info_kind"] == "macvlan"
+        # What a run that was killed in between has left is gone after the next.
+        machine.shell("ip -n beside link set eth0 down; ip -n beside link set eth0 name bare-beside")
+        assert converge(machine, entry)["changed"]
+        assert [each["ifname"] for each in json.loads(machine.run("ip", "-n", "beside", "-j", "link"))] == [
+            "lo",
+            "eth0",
+        ]
+
     def test_ipvlan_or_one_sentence_that_the_kernel_has_none(self, machine: Any) -> None:
         machine.shell(
             WAN.format(peer="other") + "; ip link set other up; ip address add 192.0.2.1/24 dev other"
@@ -395,6 +410,33 @@ class TestSharedLink:
             )
         converge(machine, {"name": "beside", "state": "absent"})
         assert machine.run("ls", "/var/lib") == ""
+
+
+class TestVlans:
+    """On a kernel that has VLANs, tests/systemd/test_links.py looks at them."""
+
+    def test_vlans_or_one_sentence_that_the_kernel_has_none(self, machine: Any) -> None:
+        entry = {"name": "web", "bridge": "bare0", "address": "10.218.0.2/24"}
+        machine.shell("ip link add probe type bridge")
+        if "vlan_default_pvid" in machine.run("ip", "-d", "link", "show", "dev", "probe"):
+            converge(machine, {**entry, "vlan": 10})
+            assert not converge(machine, {**entry, "vlan": 10})["changed"]
+            return
+        machine.shell("ip link delete probe")
+        empty = snapshot(machine)
+        for check in (True, False):
+            assert refused(machine, {**entry, "vlan": 10}, check=check) == (
+                "vlan: web is in VLANs of bare0, and the kernel of this host has no bridges that filter "
+                "VLANs (CONFIG_BRIDGE_VLAN_FILTERING); it takes no VLANs here; nothing was changed."
+            )
+            assert refused(machine, {**entry, "vlan_trunk": 10}, check=check).startswith(
+                "vlan_trunk: web is in"
+            )
+        assert snapshot(machine) == empty
+        converge(machine, {**entry, "vlan": 1})
+        assert not converge(machine, {**entry, "vlan": 1})["changed"]
+        assert "no bridges that filter VLANs" in refused(machine, {**entry, "vlan": 10})
+        assert not converge(machine, {**entry, "vlan": 1})["changed"]
 
 
 SLOW = {

@@ -807,7 +807,9 @@ def test_facts(machine: Any) -> None:
 def _examples() -> list[dict[str, Any]]:
     from ansible_collections.bare.containers.plugins.modules import netns_veth
 
-    return [task["bare.containers.netns_veth"] for task in yaml.safe_load(netns_veth.EXAMPLES)]
+    tasks = [task["bare.containers.netns_veth"] for task in yaml.safe_load(netns_veth.EXAMPLES)]
+    # Not every kernel has VLANs: tests/systemd/test_links.py runs these on one that does.
+    return [task for task in tasks if not any("vlan" in each for each in task.get("batch", []))]
 
 
 def test_examples_run(machine: Any, python: str) -> None:

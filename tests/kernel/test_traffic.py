@@ -305,7 +305,14 @@ class TestAllowAndDeny:
             assert ask(machine, *inside("one"), address="192.0.2.1", port=53, kind="udp") == "192.0.2.2"
         assert machine.run(*inside("one"), "nft", "list", "ruleset") == ""
 
-    def test_every_kind_of_entry_is_read_as_it_was_loaded(self, machine: Any) -> None:
+    @pytest.mark.parametrize(
+        "protocols",
+        ["", "[ ! -e /etc/protocols ] || mount --bind /dev/null /etc/protocols"],
+        ids=["names", "numbers"],
+    )
+    def test_every_kind_of_entry_is_read_as_it_was_loaded(self, machine: Any, protocols: str) -> None:
+        """Also where no protocols(5) has names for nft(8) to list."""
+        machine.shell(protocols)
         entries = [
             {way: peer, **what}
             for way in ("from", "to")

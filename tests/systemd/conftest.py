@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +38,16 @@ class Host:
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def command(self, *words: str) -> list[str]:
+        """The command line that runs ``words`` on the host."""
+        return [*_TESTHOST, "ssh", self.name, "--", shlex.join(words)]
+
+    def run(self, *words: str) -> str:
+        """What a program prints on the host; it has to succeed."""
+        return self.shell(shlex.join(words))
+
     def reboot(self) -> None:
-        """Comes back when it is up again."""
+        """Has the host reboot, and waits until it has."""
         done = _testhost("reboot", self.name)
         assert done.returncode == 0, done.stderr
 
@@ -50,14 +59,17 @@ class Host:
         self, name: str, each: Sequence[Mapping[str, Any]], *, check: Sequence[bool] = ()
     ) -> list[dict[str, Any]]:
         """The results of several tasks with one module, in one play; ``check`` says which only tell."""
+        return self.results(
+            [
+                {f"bare.containers.{name}": arguments, "check_mode": any(check[number : number + 1])}
+                for number, arguments in enumerate(each)
+            ]
+        )
+
+    def results(self, each: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The results of tasks, in one play; each may fail."""
         tasks: list[dict[str, Any]] = [
-            {
-                f"bare.containers.{name}": arguments,
-                "register": f"result{number}",
-                "check_mode": any(check[number : number + 1]),
-                "ignore_errors": True,
-            }
-            for number, arguments in enumerate(each)
+            {**task, "register": f"result{number}", "ignore_errors": True} for number, task in enumerate(each)
         ]
         results = "[" + ", ".join(f"result{number}" for number in range(len(each))) + "]"
         file = self._directory / "results.json"
@@ -94,9 +106,11 @@ class Host:
         return done.stdout
 
 
+_TESTHOST = (sys.executable, str(ROOT / "tests/testhost/testhost"))
+
+
 def _testhost(*words: str) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, str(ROOT / "tests/testhost/testhost"), *words]
-    return subprocess.run(program, capture_output=True, text=True, check=False)
+    return subprocess.run([*_TESTHOST, *words], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -257,13 +257,13 @@ class _Start:
             return ""
 
     def _own_network(self) -> tuple[list[str], list[str]]:
-        """Its addresses and its bridges, once each, as declared."""
+        """Its addresses and its bridges or their VLANs, once each, as declared."""
         place = f"{self._bundle}/network.json"
         try:
             network = bundle.parse_json(bundle.read_file(place))
             links = [network, *network.get("interfaces", [])]
             addresses = [address.partition("/")[0] for link in links for address in link["address"]]
-            return addresses, list(dict.fromkeys(link["bridge"] for link in links if link.get("bridge")))
+            return addresses, list(dict.fromkeys(_segment(link) for link in links if link.get("bridge")))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise Refused(f"network: {place} is damaged, the network has to be declared again") from None
 
@@ -335,6 +335,12 @@ class _Start:
             except OSError:
                 # Not made, or another container is in one above ours by now.
                 continue
+
+
+def _segment(link: dict[str, Any]) -> str:
+    """Whose names a link's container is to have: those of a bridge, or of a VLAN of it but the usual one."""
+    bridge: str = link["bridge"]
+    return bridge if link.get("vlan") in (None, 1) else f"{bridge}.{link['vlan']}"
 
 
 def _open_log(name: str, config: dict[str, Any], *, own: bool) -> int | None:

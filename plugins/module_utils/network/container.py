@@ -27,6 +27,7 @@ from .link import (
     NO_GROUP,
     QDISC,
     ROUTE_LOCALNET,
+    VLANS,
     Place,
     after,
     connected_route,
@@ -157,14 +158,16 @@ class ContainerNetwork:
         self, name: str, names: Mapping[int, str], peers: Mapping[str, str]
     ) -> dict[str, Any]:
         link = self._survey.links[name]
+        master = None if link.master is None else names[link.master]
         return {
             "peer": peers.get(name),
             "up": link.up,
             "mac": link.mac,
             "mtu": link.mtu,
-            "master": None if link.master is None else names[link.master],
+            "master": master,
             "hairpin": link.hairpin,
             "group": link.group,
+            VLANS: None if master is None else self._survey.vlans_of(name, master),
             QDISC: self._survey.qdiscs.get(link.index),
             "addresses": self._survey.addresses.get(link.index, []),
             **read_settings(name, [ACCEPT_RA, ROUTE_LOCALNET]),
@@ -239,6 +242,7 @@ class ContainerNetwork:
             # With br_netfilter, what is forwarded to its own sender would never leave the bridge.
             "hairpin": not alone and bool(network.publish),
             "group": NO_GROUP,
+            VLANS: self._survey.declared_vlans(attachment),
             QDISC: _qdisc(attachment, "ingress"),
             "addresses": sorted(attachment.gateway_interfaces) if alone else [],
             **outer_settings(localnet=alone and self._survey.reaches_localhost(attachment.host_link)),
@@ -304,7 +308,7 @@ class ContainerNetwork:
         host_link, link = host_links.get(name), links.get(interface)
         if not attachment.is_veth:
             if link is None:
-                steps.append(self._add_shared(attachment))
+                steps += self._add_shared(attachment)
                 link = {"mac": attachment.mac_address, "mtu": attachment.mtu, "addresses": []}
             return steps + link_steps(self._inside, f"links.{interface}", interface, link, wanted_inside)
         if host_link is None or link is None:
@@ -320,6 +324,8 @@ class ContainerNetwork:
                 **new_settings(),
             }
             link = {**new, "mac": attachment.mac_address}
+        if host_link["master"] != attachment.bridge:
+            host_link = {**host_link, VLANS: self._survey.vlans_of_new_port(attachment.bridge)}
         guard = self._survey.require_firewall
         wanted = expected["host_links"][name]
         steps += link_steps(self._host, f"host_links.{name}", name, host_link, wanted, guard)
@@ -384,11 +390,15 @@ class ContainerNetwork:
 
         return self._host.request(f"host_links.{attachment.host_link}", words, request)
 
-    def _add_shared(self, attachment: Attachment) -> Step:
-        """A link of its own over one of the host's, in the namespace from the start (ip-link(8))."""
+    def _add_shared(self, attachment: Attachment) -> list[Step]:
+        """A link of its own over one of the host's, in the namespace from the start (ip-link(8)).
+
+        It gets its name there, as the host may have a link of that name, such as the parent: for a new one
+        that is looked for where the request comes from (net/core/rtnetlink.c, rtnl_newlink()).
+        """
         kind, mode, parent = attachment.kind, str(attachment.mode), str(attachment.parent)
-        mac = attachment.mac_address
-        words = ["link", "add", "link", parent, "name", attachment.interface]
+        mac, interface, new = attachment.mac_address, attachment.interface, attachment.host_link
+        words = ["link", "add", "link", parent, "name", new]
         words += ["address", mac] if mac else []
         words += ["mtu", str(attachment.mtu), "netns", self.name, "type", kind, "mode", mode]
 
@@ -397,7 +407,7 @@ class ContainerNetwork:
             try:
                 ip.link(
                     "add",
-                    ifname=attachment.interface,
+                    ifname=new,
                     kind=kind,
                     link=socket.if_nametoindex(parent),
                     mtu=attachment.mtu,
@@ -415,7 +425,14 @@ class ContainerNetwork:
             finally:
                 os.close(descriptor)
 
-        return self._host.request(f"links.{attachment.interface}", words, request)
+        return [
+            self._host.request(f"links.{interface}", words, request),
+            self._inside.request(
+                f"links.{interface}",
+                ["link", "set", "dev", new, "name", interface],
+                lambda ip: ip.link("set", index=socket.if_nametoindex(new), ifname=interface),
+            ),
+        ]
 
     def _route_steps(
         self, attachment: Attachment, now: Sequence[str], link: State | None, before: Sequence[Step]
@@ -452,6 +469,8 @@ def _facts(attachment: Attachment) -> dict[str, Any]:
         "gateway": [] if attachment.internal else list(attachment.gateway),
         "bridge": attachment.bridge,
         "name_servers": list(attachment.name_servers),
+        "vlan": attachment.vlan,
+        "vlan_trunk": list(attachment.vlan_trunk),
     }
 
 

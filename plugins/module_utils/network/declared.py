@@ -14,6 +14,7 @@ from typing import Any
 
 from ..converge import Failure
 from ..options import Option, Options
+from . import vlans
 from .options import DYNAMIC, LINK_PREFIX, MODES, OPTIONS, VETH, Published, split_published
 
 NETNS = "/run/netns"
@@ -40,6 +41,8 @@ class Attachment:
     default_route: bool
     routes: tuple[Mapping[str, Any], ...]
     bridge: str | None
+    vlan: int | None
+    vlan_trunk: tuple[str, ...]
     mtu: int
     mac_address: str | None
     bandwidth: Mapping[str, str]
@@ -64,6 +67,8 @@ class Attachment:
             default_route=entry["default_route"],
             routes=tuple(entry["routes"]),
             bridge=entry.get("bridge"),
+            vlan=entry.get("vlan"),
+            vlan_trunk=tuple(entry.get("vlan_trunk", ())),
             mtu=entry["mtu"],
             mac_address=entry.get("mac_address")
             or (None if entry["kind"] == "ipvlan" else stable_mac(label)),
@@ -98,9 +103,26 @@ class Attachment:
         return stable_mac(f"{self.label} on the host")
 
     @property
+    def names_vlans(self) -> bool:
+        """Whether the link asks for a bridge that tells VLANs apart."""
+        return self.vlan not in (None, vlans.DEFAULT) or bool(self.vlan_trunk)
+
+    @property
+    def vlan_link(self) -> str | None:
+        """The name of the host's own link in the VLAN of the bridge that the container is in, or None where
+        that is the bridge itself."""
+        return None if self.vlan in (None, vlans.DEFAULT) else f"{self.bridge}.{self.vlan}"
+
+    @property
+    def segment(self) -> str | None:
+        """What the link shares with those that it reaches without the host forwarding: a bridge, or a VLAN of
+        it."""
+        return self.vlan_link or self.bridge
+
+    @property
     def uplink(self) -> str:
         """The link of the host that the container is behind."""
-        return self.bridge or self.host_link
+        return self.segment or self.host_link
 
     @cached_property
     def interfaces(self) -> list[Any]:
@@ -323,14 +345,17 @@ def _check_attachment(attachment: Attachment) -> None:
 def _check_kind(attachment: Attachment) -> None:
     """Raises Failure for what a link of its kind does not have, or lacks."""
     kind, owner = attachment.kind, attachment.owner
-    foreign = {VETH: ("parent", "mode"), "ipvlan": ("bridge", "internal", "mac_address")}
-    for option in foreign.get(kind, ("bridge", "internal")):
-        if getattr(attachment, option) not in (None, False):
+    of_pairs = ("bridge", "vlan", "vlan_trunk", "internal")
+    foreign = {VETH: ("parent", "mode"), "ipvlan": (*of_pairs, "mac_address")}
+    for option in foreign.get(kind, of_pairs):
+        value = _plain(getattr(attachment, option))
+        if value not in (None, False, []):
             raise Failure(
-                f"{option}: {getattr(attachment, option)!r} is declared for {owner}, whose link is of kind "
+                f"{option}: {value!r} is declared for {owner}, whose link is of kind "
                 f"{kind} and has none; it takes another kind; nothing was changed."
             )
     if attachment.is_veth:
+        _check_vlans(attachment)
         return
     if "ingress" in attachment.bandwidth:
         raise Failure(
@@ -364,6 +389,23 @@ def _check_dns(attachment: Attachment) -> None:
         raise Failure(
             f"dns_domain: {attachment.dns_domain!r} is declared for {attachment.owner}, where no name server "
             f"knows of it; it takes dns: {DYNAMIC} too; nothing was changed."
+        )
+
+
+def _check_vlans(attachment: Attachment) -> None:
+    """Raises Failure for VLANs of no bridge, and for one with and without a tag."""
+    for option in ("vlan", "vlan_trunk"):
+        value = _plain(getattr(attachment, option))
+        if value and attachment.bridge is None:
+            raise Failure(
+                f"{option}: {value!r} is declared for {attachment.owner}, which "
+                "is behind no bridge; it takes a bridge too; nothing was changed."
+            )
+    untagged = attachment.vlan or vlans.DEFAULT
+    if any(untagged in vlans.ids(each) for each in attachment.vlan_trunk):
+        raise Failure(
+            f"vlan_trunk: {untagged} of {attachment.owner} is the VLAN that its link is in without a tag "
+            "(vlan); it takes others; nothing was changed."
         )
 
 
@@ -458,6 +500,7 @@ def refuse_conflicts(networks: Sequence[Network]) -> None:
     _refuse_two_gateways(pairs)
     _refuse_overlap(pairs)
     _refuse_two_kinds(pairs)
+    _refuse_bridge_named_as_vlan(pairs)
     _refuse_same_parent([attachment for attachment in attachments if not attachment.is_veth])
 
 
@@ -561,15 +604,28 @@ def _refuse_two_kinds(attachments: Sequence[Attachment]) -> None:
                 )
 
 
+def _refuse_bridge_named_as_vlan(attachments: Sequence[Attachment]) -> None:
+    bridges = {attachment.bridge: attachment.owner for attachment in attachments}
+    for attachment in attachments:
+        if attachment.vlan_link in bridges and attachment.vlan_link is not None:
+            raise Failure(
+                f"bridge: {attachment.vlan_link!r} of {bridges[attachment.vlan_link]} is what the VLAN "
+                f"{attachment.vlan} of {attachment.bridge} is called, which {attachment.owner} is in; it "
+                "takes another name; nothing was changed."
+            )
+
+
 def _refuse_same_parent(attachments: Sequence[Attachment]) -> None:
-    """A link is shared in one way (net/core/dev.c, netdev_rx_handler_register()), and wholly given to one."""
+    """A link is shared in one way (net/core/dev.c, netdev_rx_handler_register()), by all ipvlans in one mode
+    (drivers/net/ipvlan/ipvlan_main.c, ipvlan_set_port_mode()), and wholly given to one."""
     taken: dict[str | None, Attachment] = {}
     for attachment in attachments:
         other = taken.setdefault(attachment.parent, attachment)
         alone = "passthru" in (attachment.mode, other.mode) and other is not attachment
-        if attachment.kind != other.kind or alone:
+        modes = attachment.kind == "ipvlan" and attachment.mode != other.mode
+        if attachment.kind != other.kind or alone or modes:
             raise Failure(
                 f"parent: {attachment.parent!r} of {attachment.owner} ({attachment.kind}, {attachment.mode}) "
                 f"can't be that of {other.owner} ({other.kind}, {other.mode}) too; it takes another link, or "
-                "the same kind, not passthru; nothing was changed."
+                "the same kind, not passthru, and of ipvlan the same mode; nothing was changed."
             )

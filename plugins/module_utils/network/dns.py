@@ -67,7 +67,7 @@ class NameServers:
         return state
 
     def _line(self, bridge: str) -> list[str]:
-        one = next(each for each in self._survey.attachments() if each.bridge == bridge)
+        one = next(each for each in self._survey.attachments() if each.segment == bridge)
         subnets = sorted(self._survey.served_links()[bridge])
         return dnsmasq.words(bridge, names.folder(bridge), subnets, one.dns_domain, forwards=not one.internal)
 
@@ -93,7 +93,7 @@ def describe(network: Network | None) -> list[dict[str, Any]]:
     """The name servers of a container: ``bridge``, ``addresses``, ``domain``, and ``pid`` where one runs.
     Raises OSError."""
     attachments = [each for each in network.attachments if each.name_servers] if network else []
-    found = [(each, dnsmasq.running(str(each.bridge))) for each in attachments]
+    found = [(each, dnsmasq.running(str(each.segment))) for each in attachments]
     return [
         {
             "bridge": each.bridge,

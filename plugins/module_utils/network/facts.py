@@ -37,6 +37,7 @@ def inside(path: str, name: str, survey: Survey) -> dict[str, Any]:
             "parent": _parent(link, survey),
             "mode": link.mode,
             "bandwidth": _bandwidth(link, name, survey, qdiscs),
+            "vlans": _vlans(link, name, survey),
             "addresses": addresses.get(link.index, []),
         }
         for link in links
@@ -55,6 +56,14 @@ def _bandwidth(
         direction: bucket["rate"] if isinstance(bucket, Mapping) else None
         for direction, bucket in (("egress", out), ("ingress", into))
     }
+
+
+def _vlans(link: netlink.Link, name: str, survey: Survey) -> list[str] | None:
+    """Those of the bridge that a veth's other end is a port of, or None where it tells none apart."""
+    peer = _peer(link, name, survey)
+    master = None if peer is None else survey.links[peer].master
+    bridge = next((other.name for other in survey.links.values() if other.index == master), None)
+    return survey.vlans_of(peer, bridge) if peer and bridge else None
 
 
 def _parent(link: netlink.Link, survey: Survey) -> str | None:

@@ -38,7 +38,7 @@ _DIRECTIONS = (
 
 _CHAINS = {way.chain: f"type filter hook {way.chain} priority 0; policy accept;" for way in _DIRECTIONS}
 
-_ICMP = ("icmp", "ipv6-icmp")
+_ICMP = ("icmp", "icmpv6")
 
 _OPENING = nft.match("ct direction original", {"ct": {"key": "direction"}}, "original")
 """From who opened a connection, whether it is new or not."""

@@ -69,7 +69,7 @@ def _guards(networks: Iterable[Network], survey: Survey) -> Iterator[Rule]:
     localhost opens to its link (CVE-2020-8558). Before connection tracking: what is an answer has still its
     own address then."""
     attachments = [attachment for network in networks for attachment in network.attachments]
-    links = {each.bridge or f"{LINK_PREFIX}*" for each in attachments if survey.is_gateway_of(each)}
+    links = {each.segment or f"{LINK_PREFIX}*" for each in attachments if survey.is_gateway_of(each)}
     for link in sorted(links):
         for field in ("saddr", "daddr"):
             guarded = (nft.link("iifname", link), nft.address(field, _LOCALHOST))

@@ -16,13 +16,16 @@ from typing import Any
 from ..converge import Failure, Step
 from ..kernel import file
 from ..shell import command, write_value
-from . import netlink
+from . import netlink, vlans
 
 IPV6 = Path("/proc/sys/net/ipv6")
 """Is there where the kernel has IPv6."""
 
 ACCEPT_RA = "ipv6/accept_ra"
 ROUTE_LOCALNET = "ipv4/route_localnet"
+
+VLAN_FILTERING = "vlan_filtering"
+VLANS = "vlans"
 
 QDISC = "qdisc"
 _HANDLE = "1:"
@@ -42,6 +45,7 @@ _WORDS: dict[str, Callable[[Any], list[str]]] = {
     "master": lambda bridge: ["master", bridge] if bridge else ["nomaster"],
     "group": lambda number: ["group", str(number)],
     "stp": lambda on: ["type", "bridge", "stp_state", str(int(on))],
+    VLAN_FILTERING: lambda on: ["type", "bridge", "vlan_filtering", str(int(on))],
     "hairpin": lambda on: ["type", "bridge_slave", "hairpin", "on" if on else "off"],
 }
 """What ip-link(8) says after ``set dev LINK`` for each setting of a link."""
@@ -55,6 +59,7 @@ _REQUESTS: dict[str, Callable[[Any, int, Any], Any]] = {
     ),
     "group": lambda ip, link, number: ip.link("set", index=link, group=number),
     "stp": lambda ip, link, on: ip.link("set", index=link, kind="bridge", br_stp_state=int(on)),
+    VLAN_FILTERING: lambda ip, link, on: ip.link("set", index=link, kind="bridge", br_vlan_filtering=int(on)),
     "hairpin": lambda ip, link, on: ip.brport("set", index=link, mode=int(on)),
 }
 """The netlink request for the same, on a link by its index."""
@@ -118,7 +123,8 @@ class Place:
 
     def set_link(self, changes: str, link: str, setting: str, value: Any) -> Step:
         """Sets ``up``, ``mac``, ``mtu``, ``master`` (a name or None), ``group`` (a number), ``stp``,
-        ``qdisc`` (a token_bucket() or None), or a setting_path() to a string."""
+        ``vlan_filtering``, ``hairpin``, ``qdisc`` (a token_bucket() or None), or a setting_path() to a
+        string."""
         changes = f"{changes}.{setting}"
         if setting == QDISC:
             return self._set_qdisc(changes, link, value)
@@ -152,6 +158,29 @@ class Place:
                     ) from None
 
         return Step(changes, (command([*self._tc, *words]),), apply)
+
+    def set_vlans(self, changes: str, link: str, now: Sequence[str], wanted: Sequence[str]) -> Step:
+        """Has a link of a bridge be in the VLANs ``wanted``, from those ``now``: lines of vlans.py.
+
+        It leaves before it joins, so that it is never in two that are to be apart."""
+        own = " self" if any(line.endswith(" self") for line in wanted) else ""
+        leaving = [f"{each}{own}" for each in vlans.surplus(now, wanted)]
+        joining = [line for line in wanted if line not in now]
+        changing = [("delete", "del", leaving), ("add", "add", joining)]
+
+        def apply() -> None:
+            with netlink.session(self._path) as ip:
+                index = socket.if_nametoindex(link)
+                for _verb, request, lines in changing:
+                    if lines:
+                        netlink.set_port_vlans(ip, index, request, lines)
+
+        words = [
+            ["bridge", "vlan", verb, "dev", link, "vid", *line.split()]
+            for verb, _request, lines in changing
+            for line in lines
+        ]
+        return Step(changes, tuple(map(command, words)), apply)
 
     def replace_address(self, changes: str, link: str, address: str) -> Step:
         """Gives a link an address, whether it has it or not, usable at once (no duplicate address
@@ -269,7 +298,7 @@ def new_settings() -> dict[str, str]:
     return read_settings("default", [ROUTE_LOCALNET])
 
 
-_NOT_SET = ("addresses", "peer", "kind", "parent", "mode")
+_NOT_SET = ("addresses", "peer", "kind", "parent", "mode", "bridge", "vlan")
 """What a link is made with, and its addresses, which are set in steps of their own."""
 
 
@@ -294,8 +323,11 @@ def link_steps(
     steps = {
         key: place.set_link(changes, link, key, value)
         for key, value in wanted.items()
-        if key not in _NOT_SET and now.get(key) != value
+        if key not in (*_NOT_SET, VLANS) and now.get(key) != value
     }
+    there = now.get(VLANS)
+    if there is not None and there != _wanted_vlans(wanted):
+        steps[VLANS] = place.set_vlans(f"{changes}.{VLANS}", link, there, _wanted_vlans(wanted))
     if QDISC in steps and isinstance(now.get(QDISC), str) and wanted[QDISC] is not None:
         # Of another kind, which can't be turned into ours.
         steps = {"other qdisc": place.set_link(changes, link, QDISC, None), **steps}
@@ -305,6 +337,12 @@ def link_steps(
     up = [steps.pop("up")] if "up" in steps else []
     localnet = [steps.pop(ROUTE_LOCALNET)] if ROUTE_LOCALNET in steps else []
     return [*steps.values(), *away, *up, *back, *localnet]
+
+
+def _wanted_vlans(wanted: Mapping[str, Any]) -> list[str]:
+    """Where they are of no effect, those that every link of a bridge is in."""
+    usual = vlans.own() if VLAN_FILTERING in wanted else vlans.port(vlans.DEFAULT)
+    return usual if wanted[VLANS] is None else list(wanted[VLANS])
 
 
 def after(check: Callable[[], None], step: Step) -> Step:

@@ -93,7 +93,7 @@ class Names:
             f"{interface.ip} {network.name}"
             for network in self._survey.declared.values()
             for attachment in network.attachments
-            if attachment.bridge == bridge
+            if attachment.segment == bridge
             for interface in attachment.main_addresses
         ]
 
@@ -126,9 +126,9 @@ class Names:
         return {bridge for name in self._survey.declared for bridge in self._bridges_of(name)}
 
     def _bridges_of(self, name: str) -> list[str]:
-        """Those that a container is behind, once each, in the order of its links."""
+        """Those that a container is behind, once each, in the order of its links; a VLAN is one by itself."""
         network = self._survey.declared.get(name)
-        bridges = [each.bridge for each in network.attachments if each.bridge] if network else []
+        bridges = [each.segment for each in network.attachments if each.segment] if network else []
         return list(dict.fromkeys(bridges))
 
 

@@ -9,13 +9,14 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from ..converge import Failure
 from ..kernel import namespace
+from . import vlans
 
 ROUTE_TYPES = {6: "blackhole", 7: "unreachable", 8: "prohibit", 9: "throw"}
 """The types of route that lead nowhere, by number (rtnetlink(7))."""
@@ -39,7 +40,8 @@ class Link:
     """A network interface. ``peer`` is the index of a veth's other end, or of the link that a macvlan or
     ipvlan shares, in the namespace ``peer_namespace`` as our side numbers it (ip-netns(8), "set"), which is
     None where that is here too; both are None where there is none. ``mode`` is how it shares, in ip-link(8)'s
-    words."""
+    words. ``vlan`` is the id of a VLAN's link; ``vlan_filtering`` is a bridge's, and so is ``default_pvid``,
+    which is None where the kernel has no VLANs of bridges."""
 
     name: str
     index: int
@@ -54,6 +56,9 @@ class Link:
     hairpin: bool
     group: int
     mode: str | None
+    vlan: int | None
+    vlan_filtering: bool
+    default_pvid: int | None
 
 
 @contextlib.contextmanager
@@ -109,6 +114,9 @@ def _link(message: Any) -> Link:
         hairpin=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_MODE")),
         group=message.get_attr("IFLA_GROUP") or 0,
         mode=_mode(message),
+        vlan=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VLAN_ID"),
+        vlan_filtering=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_VLAN_FILTERING")),
+        default_pvid=message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_BR_VLAN_DEFAULT_PVID"),
     )
 
 
@@ -128,6 +136,67 @@ def _mode(message: Any) -> str | None:
 def mode_argument(kind: str, mode: str) -> dict[str, Any]:
     """pyroute2's argument for the mode of a new link of this kind."""
     return {"ipvlan_mode": IPVLAN_MODES.index(mode)} if kind == "ipvlan" else {"macvlan_mode": mode}
+
+
+_AF_BRIDGE = socket.AF_BRIDGE
+_RTEXT_FILTER_BRVLAN_COMPRESSED = 4
+_SELF, _RANGE_BEGIN, _RANGE_END = 2, 8, 16
+_VLAN_FLAGS = {"pvid": 2, "untagged": 4}
+
+
+def port_vlans(ip: Any) -> dict[int, list[str]]:
+    """The lines (vlans.py) of every port of a bridge and of every bridge of the session's namespace, by the
+    link's index, where the kernel tells VLANs apart."""
+    dump = ip.link("dump", family=_AF_BRIDGE, ext_mask=_RTEXT_FILTER_BRVLAN_COMPRESSED, match={})
+    return {message["index"]: _vlan_lines(message) for message in dump}
+
+
+def _vlan_lines(message: Any) -> list[str]:
+    # Of a bridge it is the bridge itself.
+    words = ["self"] if message.get_attr("IFLA_MASTER") == message["index"] else []
+    found: dict[int, str] = {}
+    first = 0
+    for each in (message.get_attr("IFLA_AF_SPEC") or message).get_attrs("IFLA_BRIDGE_VLAN_INFO"):
+        if each["flags"] & _RANGE_BEGIN:
+            first = each["vid"]
+            continue
+        flags = " ".join([word for word, flag in _VLAN_FLAGS.items() if each["flags"] & flag] + words)
+        begin = first if each["flags"] & _RANGE_END else each["vid"]
+        found.update(dict.fromkeys(range(begin, each["vid"] + 1), flags))
+    return vlans.lines(found)
+
+
+def set_port_vlans(ip: Any, index: int, command: str, lines: Sequence[str]) -> None:
+    """Has a port join (``add``) or leave (``del``) the VLANs of these lines, in one request."""
+    spec: list[Any] = [["IFLA_BRIDGE_FLAGS", _SELF]] if any("self" in line.split() for line in lines) else []
+    for line in lines:
+        flags = sum(flag for word, flag in _VLAN_FLAGS.items() if word in line.split())
+        ids = vlans.ids(line)
+        ends = (
+            [(ids[0], flags | _RANGE_BEGIN), (ids[-1], flags | _RANGE_END)]
+            if len(ids) > 1
+            else [(ids[0], flags)]
+        )
+        spec += [["IFLA_BRIDGE_VLAN_INFO", {"vid": vid, "flags": each}] for vid, each in ends]
+    ip.vlan_filter(command, index=index, af_spec={"attrs": spec})
+
+
+def supports_vlans() -> tuple[bool, bool]:
+    """Whether bridges of this kernel filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING), and whether it has links of
+    them (CONFIG_VLAN_8021Q): tried in a network namespace that is gone afterwards. Raises OSError."""
+    with namespace.inside(_OWN, "net"):
+        namespace.unshare("net")
+        with session() as ip:
+            ip.link("add", ifname="bridge", kind="bridge")
+            bridge = links(ip)["bridge"]
+            try:
+                ip.link("add", ifname="vlan", kind="vlan", link=bridge.index, vlan_id=2)
+            except _library()[1]:
+                return bridge.default_pvid is not None, False
+            return bridge.default_pvid is not None, True
+
+
+_OWN = "/proc/thread-self/ns/net"
 
 
 def addresses(ip: Any) -> dict[int, list[str]]:

@@ -92,8 +92,13 @@ def ports(protocol: str, port: int, count: int) -> Expression:
 
 
 def protocol(name: str) -> Expression:
-    """``meta l4proto NAME``."""
-    return match(f"meta l4proto {name}", {"meta": {"key": "l4proto"}}, name)
+    """``meta l4proto NAME``, one of those that nft(8) itself knows."""
+    return match(f"meta l4proto {name}", _L4PROTO, _PROTOCOLS[name])
+
+
+_L4PROTO = {"meta": {"key": "l4proto"}}
+_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "ipv6-icmp": 58, "sctp": 132}
+"""Their numbers (IANA): nft(8) lists the names of protocols(5), where the host has that file."""
 
 
 def destination_port(protocol: str) -> dict[str, Any]:
@@ -178,8 +183,10 @@ def _key(data: Any) -> str:
 
 def _normal(data: Any) -> Any:
     """Without what counts and numbers; a list of one is the same as the one, as later versions of nft(8)
-    write it."""
+    write it, and a protocol's name as its number."""
     if isinstance(data, Mapping):
+        if data.get("left") == _L4PROTO and isinstance(data["right"], str):
+            data = {**data, "right": _PROTOCOLS.get(data["right"], data["right"])}
         return {
             key: None if key == "counter" else _normal(item) for key, item in data.items() if key != "handle"
         }

@@ -12,9 +12,13 @@ from typing import Any, NamedTuple
 
 from ..module import NAME
 from ..options import Option, Options
+from . import vlans
 
 LINK_PREFIX = "bare-"
 """What the host's end of every container's link begins with; no bridge may."""
+
+LINK_NAME_LENGTH = 15
+"""IFNAMSIZ is 16 with the closing zero (linux/if.h)."""
 
 VETH = "veth"
 MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
@@ -131,6 +135,24 @@ def _refuse_special(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> N
         raise ValueError(
             "the address of one host, neither loopback, multicast, unspecified nor IPv6 link-local"
         )
+
+
+def vlan(value: int) -> int:
+    """The id of a VLAN (IEEE 802.1Q). Raises ValueError."""
+    if not 1 <= value <= vlans.LAST:
+        raise ValueError(f"a number from 1 to {vlans.LAST}")
+    return value
+
+
+def vlan_trunk(values: list[str]) -> list[str]:
+    """Ids and ``FIRST-LAST`` of them, as few and in order. Raises ValueError."""
+    wanted = f"numbers from 1 to {vlans.LAST} and ranges of them such as 20-30"
+    if not all(re.fullmatch(r"\d{1,4}(-\d{1,4})?", value) for value in values):
+        raise ValueError(wanted)
+    found = [vlans.ids(value) for value in values]
+    if not all(each and each[0] >= 1 and each[-1] <= vlans.LAST for each in found):
+        raise ValueError(wanted)
+    return vlans.ranges(number for each in found for number in each)
 
 
 def mtu(value: int) -> int:
@@ -347,6 +369,8 @@ def _of_link(interface: Option, *, default_route: bool) -> tuple[Option, ...]:
         Option("default_route", type="bool", default=default_route),
         Option("routes", **_dictionaries(options=_ROUTE, normalise=routes)),
         Option("bridge", normalise=bridge_name),
+        Option("vlan", type="int", normalise=vlan),
+        Option("vlan_trunk", **_strings(normalise=vlan_trunk)),
         Option("mtu", type="int", default=1500, normalise=mtu),
         Option("mac_address", normalise=mac_address),
         Option("bandwidth", "dict", options=_BANDWIDTH),

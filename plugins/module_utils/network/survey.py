@@ -15,10 +15,11 @@ from typing import Any
 from .. import host
 from ..converge import Failure
 from ..kernel import file
-from . import dnsmasq, namespace, netlink
+from . import dnsmasq, namespace, netlink, vlans
 from .allocation import Allocation, taken
 from .declared import Attachment, Network, bridge_mac, namespace_path, refuse_conflicts
 from .link import IPV6
+from .options import LINK_NAME_LENGTH
 
 DIRECTORY = host.STATE / "network"
 """What the containers' networks share on this host."""
@@ -36,9 +37,10 @@ _ACCEPT_RA_WITH_FORWARDING = "2"
 
 class Survey:
     """``kept`` are the networks on disk by container, ``declared`` the same overlaid with this task's;
-    ``links``, ``addresses`` and ``qdiscs`` the host's as netlink has them, ``numbers`` those of the task's
-    namespaces by container,
-    ``record`` what RECORD holds. All are there after refresh(), which the engine calls before every reading.
+    ``links``, ``addresses``, ``qdiscs`` and ``vlans`` the host's as netlink has them, ``numbers`` those of
+    the task's namespaces by container, ``record`` what RECORD holds. ``filtering`` are the bridges that are
+    to tell VLANs apart; ``vlans`` is read only where there is one that is to, or does. All are there after
+    refresh(), which the engine calls before every reading.
 
     ``ours`` are the containers that have a network on disk; ``unreadable`` those of them of which nobody can
     say what it is, as this task does not either: what may be theirs on the host is left as it is. Where
@@ -54,6 +56,8 @@ class Survey:
     links: dict[str, netlink.Link]
     addresses: dict[int, list[str]]
     qdiscs: dict[int, Any]
+    vlans: dict[int, list[str]]
+    filtering: set[str]
     numbers: dict[str, int | None]
     record: dict[str, Any]
     record_is_damaged: bool
@@ -103,6 +107,9 @@ class Survey:
         self.declared = {name: network for name, network in sorted(overlaid.items()) if network is not None}
         refuse_conflicts(list(self.declared.values()))
         self._read_record()
+        self.filtering = self._filtering()
+        filters = self.filtering or any(link.vlan_filtering for link in self.links.values())
+        self.vlans = netlink.port_vlans(ip) if filters else {}
         self.numbers = {
             name: netlink.namespace_number(ip, path)
             for name, path in ((name, namespace_path(name)) for name in self.task)
@@ -112,6 +119,7 @@ class Survey:
             if network is not None:
                 self._refuse(network)
         self._refuse_losing_routes(ip)
+        self._refuse_vlans()
 
     def _read_record(self) -> None:
         """Of a damaged one, the bridges are known by the MAC address that we give to each; the values of the
@@ -154,6 +162,42 @@ class Survey:
         """Our bridges that are declared."""
         names = {each.bridge for each in self.attachments() if each.bridge is not None}
         return sorted(name for name in names if self.is_ours(name))
+
+    def vlan_links(self) -> dict[str, Attachment]:
+        """The links by which the host is the gateway of VLANs of our bridges: of each, one that is behind
+        it."""
+        behind = (each for each in self.attachments() if self.is_gateway_of(each))
+        return {each.vlan_link: each for each in behind if each.vlan_link is not None}
+
+    def _filtering(self) -> set[str]:
+        """Ours where a link behind them names VLANs, or nobody knows whether one does; others as they are."""
+        named = {str(each.bridge) for each in self.attachments() if each.names_vlans}
+        now = {name for name, link in self.links.items() if link.vlan_filtering}
+        wanted = {bridge for bridge in named if self.is_ours(bridge)}
+        kept = {bridge for bridge in now if self.unreadable or not self.is_ours(bridge)}
+        return wanted | kept
+
+    def vlans_of(self, name: str, bridge: str) -> list[str] | None:
+        """Those that a port of the bridge is in, or itself; None where it does not tell them apart, nor is
+        to."""
+        if bridge in self.filtering or self._filters(bridge):
+            return self.vlans.get(self.links[name].index, [])
+        return None
+
+    def vlans_of_new_port(self, bridge: str | None) -> list[str] | None:
+        """Those that the kernel gives a new port of a bridge."""
+        if bridge not in self.filtering:
+            return None
+        there = self.links.get(bridge)
+        return vlans.port(vlans.DEFAULT if there is None else there.default_pvid)
+
+    def declared_vlans(self, attachment: Attachment) -> list[str] | None:
+        """Those that a link is to be in."""
+        bridge = attachment.bridge
+        if bridge is None or bridge not in self.filtering:
+            return None
+        usual = vlans.DEFAULT if self.is_ours(bridge) else self.links[bridge].default_pvid
+        return vlans.port(attachment.vlan or usual, attachment.vlan_trunk)
 
     def routed_versions(self) -> set[int]:
         """The IP versions that the host has to forward for the declared networks.
@@ -240,6 +284,62 @@ class Survey:
                     f"did not make; it takes another name, or that gone (ip link delete {link}); "
                     "nothing was changed."
                 )
+
+    def _refuse_vlans(self) -> None:
+        """Raises Failure for VLANs that this host can't have, where the task needs what is not there yet."""
+        networks = (network for network in self.task.values() if network is not None)
+        named = [each for network in networks for each in network.attachments if each.names_vlans]
+        for attachment in named:
+            self._refuse_vlan(attachment)
+        new_filter = next((each for each in named if not self._filters(each.bridge)), None)
+        new_link = next(
+            (
+                each
+                for each in named
+                if self.is_gateway_of(each) and each.vlan_link not in {None, *self.links}
+            ),
+            None,
+        )
+        if new_filter is None and new_link is None:
+            return
+        bridges, links = netlink.supports_vlans()
+        lacking = [
+            (new_filter, bridges, "bridges that filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING)"),
+            (new_link, links, "links of VLANs (modprobe 8021q), one of which would hold its gateway"),
+        ]
+        for needed, supported, what in lacking:
+            if needed is not None and not supported:
+                option = "vlan_trunk" if needed.vlan_link is None else "vlan"
+                raise Failure(
+                    f"{option}: {needed.owner} is in VLANs of {needed.bridge}, and the kernel of this host "
+                    f"has no {what}; it takes no VLANs here; nothing was changed."
+                )
+
+    def _filters(self, bridge: str | None) -> bool:
+        return bridge in self.links and self.links[bridge].vlan_filtering
+
+    def _refuse_vlan(self, attachment: Attachment) -> None:
+        bridge, name = str(attachment.bridge), attachment.vlan_link
+        if not self.is_ours(bridge) and not self._filters(bridge):
+            raise Failure(
+                f"bridge: {bridge!r} of {attachment.owner}, which is in VLANs, is a bridge that this "
+                "collection did not make and that does not tell them apart; it takes one of its own, or that "
+                f"told to (ip link set dev {bridge} type bridge vlan_filtering 1); nothing was changed."
+            )
+        if name is None or not self.is_gateway_of(attachment):
+            return
+        if len(name) > LINK_NAME_LENGTH:
+            raise Failure(
+                f"bridge: {bridge!r} of {attachment.owner} would have the link {name} for its VLAN, and the "
+                f"kernel takes {LINK_NAME_LENGTH} characters; it takes a shorter name; nothing was changed."
+            )
+        there, over = self.links.get(name), self.links.get(bridge)
+        if there is not None and (there.vlan is None or over is None or there.peer != over.index):
+            raise Failure(
+                f"vlan: {attachment.vlan} of {bridge}, which {attachment.owner} is in, has its gateway on a "
+                f"link {name}, and this host has another one of that name; it takes another VLAN, or that "
+                f"gone (ip link delete {name}); nothing was changed."
+            )
 
     def _refuse_bridge(self, attachment: Attachment) -> None:
         bridge = self.links.get(attachment.bridge or "")

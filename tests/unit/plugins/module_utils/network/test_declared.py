@@ -63,6 +63,11 @@ def test_a_single_address_has_no_gateway():
         ({"bridge": "b", "dns": "dynamic"}, "dns: 'dynamic' is declared for web, which has no gateway"),
         ({"bridge": "b", "address": "10.0.0.2/32", "dns": "dynamic"}, "dns: .* no gateway"),
         ({"dns_domain": "a.example"}, "dns_domain: 'a.example' is declared for web, where no name server"),
+        ({"vlan": 10}, "vlan: 10 is declared for web, which is behind no bridge"),
+        ({"vlan_trunk": ["10", "20-30"]}, r"vlan_trunk: \['10', '20-30'\] is declared for web, .* no bridge"),
+        ({"kind": "macvlan", "parent": "eno1", "vlan": 10}, "vlan: 10 .* whose link is of kind macvlan"),
+        ({"bridge": "b", "vlan": 25, "vlan_trunk": ["20-30"]}, "vlan_trunk: 25 of web is the VLAN"),
+        ({"bridge": "b", "vlan_trunk": ["1-9"]}, "vlan_trunk: 1 of web is the VLAN"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, sentence):
@@ -93,6 +98,18 @@ def test_addresses_made_of_names_never_change():
     assert host_link("a-long-container-name") == "bare-2cf5c1d891"
 
 
+def test_a_vlan_of_a_bridge_is_a_link_of_its_own_to_be_behind():
+    vlan, usual, plain = (
+        network("web", bridge="b", address="10.0.0.2/24", **options).attachments[0]
+        for options in ({"vlan": 10}, {"vlan": 1}, {})
+    )
+    assert (vlan.vlan_link, vlan.segment, vlan.uplink, vlan.names_vlans) == ("b.10", "b.10", "b.10", True)
+    assert (usual.vlan_link, usual.segment, usual.uplink, usual.names_vlans) == (None, "b", "b", False)
+    assert (plain.vlan_link, plain.segment, plain.uplink, plain.names_vlans) == (None, "b", "b", False)
+    assert network("web", bridge="b", vlan_trunk=["10"]).attachments[0].names_vlans
+    assert network("web").attachments[0].segment is None
+
+
 def conflict(*networks: Network) -> str:
     with pytest.raises(Failure) as failure:
         refuse_conflicts(networks)
@@ -104,6 +121,28 @@ def test_one_address_on_two_containers():
     web = network("web", bridge="b", address="10.0.0.2/24")
     other = network("db", bridge="b", address="10.0.0.2/24")
     assert "address: 10.0.0.2 is declared for web and for db" in conflict(web, other)
+
+
+def test_one_subnet_in_two_vlans():
+    web = network("web", bridge="b", vlan=10, address="10.0.0.2/24")
+    other = network("db", bridge="b", vlan=20, address="10.0.0.3/24")
+    assert "behind b.20 overlaps with 10.0.0.0/24 of web behind b.10" in conflict(web, other)
+
+
+def test_what_is_one_for_all_of_a_bridge_is_each_vlan_s_own():
+    refuse_conflicts(
+        [
+            network("web", bridge="b", vlan=10, address="10.0.0.2/24", internal=True),
+            network("db", bridge="b", vlan=20, address="10.0.1.2/24"),
+            network("plain", bridge="b", address="10.0.2.2/24", isolate=False),
+        ]
+    )
+
+
+def test_a_bridge_that_is_called_as_another_s_vlan():
+    web = network("web", bridge="b", vlan=10)
+    other = network("db", bridge="b.10")
+    assert "bridge: 'b.10' of db is what the VLAN 10 of b is called, which web is in" in conflict(web, other)
 
 
 def test_one_s_address_is_the_other_s_gateway():
@@ -351,6 +390,19 @@ def test_a_parent_is_shared_in_one_way(other):
     refuse_conflicts([shared, network("db", **{**SHARED, "address": "10.9.0.3/24", "mode": "private"})])
     said = conflict(shared, network("db", **{**SHARED, "address": "10.9.0.3/24", **other}))
     assert "parent: 'wan' of db" in said
+
+
+def test_all_ipvlans_of_a_parent_are_in_one_mode():
+    l2, also, l3 = (
+        network(name, **{**SHARED, "kind": "ipvlan", "mode": mode, "address": address})
+        for name, mode, address in (
+            ("a", "l2", "10.9.0.2/24"),
+            ("b", "l2", "10.9.0.3/24"),
+            ("c", "l3", "10.9.0.4/24"),
+        )
+    )
+    refuse_conflicts([l2, also])
+    assert "parent: 'wan' of c (ipvlan, l3) can't be that of a (ipvlan, l2) too" in conflict(l2, also, l3)
 
 
 def test_bandwidth_is_kept_in_bits_per_second():

@@ -64,9 +64,9 @@ def test_deny_comes_first():
 @pytest.mark.parametrize(
     ("peer", "matches"),
     [
-        ("any", ["meta l4proto icmp accept", "meta l4proto ipv6-icmp accept"]),
+        ("any", ["meta l4proto icmp accept", "meta l4proto icmpv6 accept"]),
         ("10.0.0.5", ["ip saddr 10.0.0.5 meta l4proto icmp accept"]),
-        ("fd00::/64", ["ip6 saddr fd00::/64 meta l4proto ipv6-icmp accept"]),
+        ("fd00::/64", ["ip6 saddr fd00::/64 meta l4proto icmpv6 accept"]),
     ],
 )
 def test_both_versions_have_an_icmp(peer, matches):

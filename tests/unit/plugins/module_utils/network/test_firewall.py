@@ -52,6 +52,28 @@ def test_who_is_isolated_gets_answers_and_what_comes_by_a_published_port():
     ]
 
 
+def test_a_vlan_is_apart_from_the_others_of_its_bridge():
+    networks = [
+        network(f"c{vlan}", bridge="bare0", vlan=vlan, address=[f"10.0.{vlan}.2/24"], nat=True)
+        for vlan in (10, 20)
+    ]
+    found = firewall.rules([*networks, network("plain", bridge="bare0", address=["10.0.0.2/24"])], Survey())
+    dropping = [rule.text for rule in found if rule.chain == "forward" and "drop" in rule.text]
+    assert dropping == [
+        f'oifname "{link}" iifname != "{link}" counter drop comment "{link}"'
+        for link in ("bare0", "bare0.10", "bare0.20")
+    ]
+    assert [rule.text for rule in found if rule.chain == "postrouting"] == [
+        f'ip saddr 10.0.{vlan}.2 oifname != "bare0.{vlan}" counter masquerade comment "c{vlan}"'
+        for vlan in (10, 20)
+    ]
+
+
+def test_the_guard_of_localhost_is_on_the_vlan_s_link():
+    options = {"bridge": "bare0", "vlan": 10, "address": ["10.0.0.2/24"], "publish": ["80:80"]}
+    assert [rule.comment for rule in rules(**options) if rule.chain == "loopback"] == ["bare0.10"] * 2
+
+
 def test_an_internal_network_has_no_way_out():
     assert texts("forward", bridge="bare0", address=["10.0.0.2/24"], internal=True) == [
         'iifname "bare0" oifname != "bare0" counter drop comment "bare0"',

@@ -135,6 +135,20 @@ def test_what_can_not_be_published_is_refused(value):
         normal("publish", [value])
 
 
+def test_all_spellings_of_a_trunk_are_one():
+    assert normal("vlan_trunk", ["30", "20-25", "10", "26-29", "22"]) == ["10", "20-30"]
+    assert normal("vlan_trunk", ["1-4094"]) == ["1-4094"]
+    for bad in ("0", "4095", "30-20", "a", "", "1-2-3", "-5", "4000-5000"):
+        with pytest.raises(Failure, match=r"vlan_trunk: .* ranges of them such as 20-30"):
+            normal("vlan_trunk", [bad])
+
+
+@pytest.mark.parametrize("value", [0, 4095, -1])
+def test_what_is_no_vlan_is_refused(value):
+    with pytest.raises(Failure, match=r"vlan: .* a number from 1 to 4094"):
+        normal("vlan", value)
+
+
 @pytest.mark.parametrize("value", ["", "a" * 16, "a/b", "a b", "-a", ".", "lo", "all", "default", "ü", "a%d"])
 def test_what_can_not_name_a_link_is_refused(value):
     with pytest.raises(ValueError, match="up to 15 letters"):
