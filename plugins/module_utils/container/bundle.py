@@ -49,8 +49,8 @@ OWN_NAME = "# Of this container, added when it was started:\n"
 """What stands between the declared lines of a container's hosts(5) and the launcher's."""
 
 NAMES = "/var/lib/bare-containers/network/names"
-"""Where there is BRIDGE/hosts for each bridge, and BRIDGE.VLAN/hosts for each VLAN of one, with the lines that
-its containers have at the end of their hosts(5) (network/names.py)."""
+"""Where there is BRIDGE/hosts for each bridge, and BRIDGE.VLAN/hosts for each VLAN of one, with the lines
+that its containers have at the end of their hosts(5) (network/names.py)."""
 
 ETC_LIMIT = 1 << 20
 """How many characters of a file in its /etc are looked at: a container can make it as large as it likes."""
