@@ -778,12 +778,13 @@ def test_killed_at_any_moment_the_next_run_converges(
         assert ours(machine) == [], moment
 
 
-def test_what_a_killed_run_left_goes_with_the_next_that_fetches(machine: Machine, image: Path) -> None:
-    machine.shell(
-        f"mkdir -p {STORE}/.sha256-1/tree/a {STORE}/layers; touch {STORE}/.sha256-1/tree/a/b {STORE}/.x"
-    )
-    fetch(machine, name="web", path=str(image))
-    assert machine.run("ls", "-A", STORE).split() == ["images", "layers"]
+def test_what_a_killed_run_left_goes_with_the_next_that_writes(machine: Machine, image: Path) -> None:
+    for name in ("one that fetches", "one that refers to what is there"):
+        machine.shell(
+            f"mkdir -p {STORE}/.sha256-1/tree/a {STORE}/layers; touch {STORE}/.sha256-1/tree/a/b {STORE}/.x"
+        )
+        fetch(machine, name=name.replace(" ", "-"), path=str(image))
+        assert machine.run("ls", "-A", STORE).split() == ["images", "layers"], name
 
 
 # The documentation

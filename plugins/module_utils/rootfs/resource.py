@@ -146,6 +146,8 @@ class Present:
                 raise Failure("The image was removed by another run meanwhile; run this one again.")
             with store.pinned(self._image):
                 self._declaration.write_step(self._declared()).apply()
+            # A run that was killed when all layers were in their place leaves nothing else to do to the next.
+            store.sweep()
 
         return Step("rootfs declaration", self._declaration_commands(), apply)
 

@@ -208,8 +208,7 @@ def add(
     with _lock(f"image-{key}"):
         if has(key) and not anew:
             return key
-        for left in _left():
-            _discard(left)
+        sweep()
         staging = _staging(f"image-{key}")
         _discard(staging)
         try:
@@ -275,10 +274,15 @@ def collect() -> None:
                 if image not in _used_images(set()):
                     file.remove(image_file(image))
     _collect_layers(all_layers())
-    for left in _left():
-        _discard(left)
+    sweep()
     for folder in ("images", "layers"):
         _remove_empty(root() / folder)
+
+
+def sweep() -> None:
+    """Removes what runs that were killed have left. Raises OSError."""
+    for left in _left():
+        _discard(left)
 
 
 def _collect_layers(layers: Iterable[str]) -> None:
