@@ -89,16 +89,20 @@ def test_killed_it_comes_back_by_itself(host, served):
     assert not converge(host, SERVED)["changed"]
 
 
-@pytest.mark.parametrize(
-    "drift",
-    [
-        f"systemctl stop {UNIT}",
-        f"systemctl disable {UNIT}",
-        f"sed -i s/RestartSec=1/RestartSec=99/ {UNIT_FILE}",
-        f"sed -i s/--no-hosts// {UNIT_FILE}; systemctl daemon-reload; systemctl restart {UNIT}",
-        f"rm {UNIT_FILE}",
-    ],
-)
+DRIFTS = {
+    "stopped": f"systemctl stop {UNIT}",
+    "not at boot": f"systemctl disable {UNIT}",
+    "unit changed": f"sed -i s/RestartSec=1/RestartSec=99/ {UNIT_FILE}",
+    "another command": f"""
+        sed -i s/--no-hosts// {UNIT_FILE}
+        systemctl daemon-reload
+        systemctl restart {UNIT}
+    """,
+    "unit gone": f"rm {UNIT_FILE}",
+}
+
+
+@pytest.mark.parametrize("drift", DRIFTS.values(), ids=DRIFTS.keys())
 def test_drift_is_reported_and_repaired(host, served, drift):
     before = host.shell(f"cat {UNIT_FILE}")
     host.shell(drift)
