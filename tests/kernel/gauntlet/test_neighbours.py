@@ -164,7 +164,7 @@ def test_a_name_server_answers_who_is_not_behind_its_bridge(containers, neighbou
     result = containers.machine.module("netns_veth", victim)
     assert not result.get("failed"), result
     ask = f"timeout 3 nslookup {containers.name('victim')} 10.207.0.1 2>&1 || echo no answer"
-    assert "10.207.0.2" not in neighbour(ask)
+    assert "10.207.0.2" not in neighbour.run(ask)
     (started,) = [command for command in result["commands"] if command.startswith("/usr/sbin/dnsmasq")]
     weaker = started.replace("--bind-dynamic", "--bind-interfaces")
     containers.machine.shell(f"""
@@ -173,4 +173,4 @@ def test_a_name_server_answers_who_is_not_behind_its_bridge(containers, neighbou
         while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.1; done
         {weaker}
     """)
-    assert "10.207.0.2" in neighbour(ask)
+    assert "10.207.0.2" in neighbour.run(ask)
