@@ -163,6 +163,7 @@ def test_a_name_server_answers_who_is_not_behind_its_bridge(containers, neighbou
     }
     result = containers.machine.module("netns_veth", victim)
     assert not result.get("failed"), result
+    neighbour.run(f"ip route replace 10.207.0.1 via {neighbour.gateway}")
     ask = f"timeout 3 nslookup {containers.name('victim')} 10.207.0.1 2>&1 || echo no answer"
     assert "10.207.0.2" not in neighbour.run(ask)
     (started,) = [command for command in result["commands"] if command.startswith("/usr/sbin/dnsmasq")]
