@@ -489,7 +489,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 commands:
-  description: The shell commands that do the same, in order.
+  description:
+    - The shell commands that do the same, in order.
+    - In check mode those of a container whose root file system is still to be fetched lack what is not known of it.
   type: list
   elements: str
   returned: always

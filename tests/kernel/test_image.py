@@ -947,6 +947,15 @@ def test_an_image_that_says_nothing_or_what_cannot_be(
     )
 
 
+def test_check_mode_goes_on_where_the_image_is_still_to_be_fetched(containers: Any) -> None:
+    name = containers.name("one")
+    told = containers.machine.module("container_process", {"name": name}, check=True)
+    assert told["changed"], told
+    assert any("(what its image says)" in text for text in told["commands"])
+    done = containers.machine.module("container_process", {"name": name})
+    assert done["msg"].startswith(f"{name}: rootfs: {name} has no root file system")
+
+
 def test_an_image_of_more_layers_than_mount_takes_names(
     containers: Any, layout: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,9 @@ Entry = Mapping[str, Any]
 ABSENT: State = {"state": "absent"}
 RUNNING = ("started", "paused")
 
+_UNKNOWN = ["(what its image says)"]
+"""The command that check mode tells of a container whose root file system is still to be fetched."""
+
 
 def check(entries: Sequence[Entry]) -> None:
     """Raises Failure for a declaration that this host can't fulfil, whatever state it is in."""
@@ -232,11 +235,11 @@ class Process:
             entry: Entry = {**self._kept, "name": self.name}
         else:
             entry = image.completed(self._entry, surroundings.image_config(self._entry))
-        if "command" not in entry:
+        if "command" not in entry and surroundings.layers(entry):
             raise Failure(
                 "command: it is missing, a process takes one, and no image says which; nothing was changed."
             )
-        return {**entry, "state": "started" if state == "restarted" else state}
+        return {"command": _UNKNOWN, **entry, "state": "started" if state == "restarted" else state}
 
     # From the one to the other.
 

@@ -274,8 +274,13 @@ def test_a_failure_is_forgotten_with_the_container_also_where_nothing_else_is_le
 def test_what_is_missing_is_told_before_anything_is_changed_and_check_mode_goes_on(
     watched, declare, monkeypatch, tmp_path
 ):
-    for cause in ("rootfs", "launcher"):
-        options = {"rootfs": None} if cause == "rootfs" else {}
+    # What the image says that is still to be fetched may be the command.
+    nothing_yet = {"rootfs": None}
+    for cause, options in (
+        ("rootfs", nothing_yet),
+        ("rootfs", {**nothing_yet, "command": None}),
+        ("launcher", {}),
+    ):
         if cause == "launcher":
             monkeypatch.setattr(installation, "mismatch", lambda: Failure("The launcher is not there."))
         (told,) = run(declare(**options), check=True)
