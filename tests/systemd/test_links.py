@@ -21,8 +21,15 @@ A = {
     "address": ["10.220.10.2/24", "fd00:220:10::2/64"],
     "nat": True,
     "publish": ["8080:80"],
+    "dns": "dynamic",
 }
-B = {"name": "b", "bridge": "bare0", "vlan": 10, "address": ["10.220.10.3/24", "fd00:220:10::3/64"]}
+B = {
+    "name": "b",
+    "bridge": "bare0",
+    "vlan": 10,
+    "address": ["10.220.10.3/24", "fd00:220:10::3/64"],
+    "dns": "dynamic",
+}
 C = {"name": "c", "bridge": "bare0", "vlan": 20, "address": "10.220.20.2/24"}
 PLAIN = {"name": "plain", "bridge": "bare0", "address": "10.220.0.2/24"}
 TRUNK = {"name": "trunk", "bridge": "bare0", "vlan": 99, "vlan_trunk": [10, "20-30"]}
@@ -236,6 +243,11 @@ class TestVlans:
             "bare0.20/hosts:10.220.20.2 c",
             "bare0/hosts:10.220.0.2 plain",
         ]
+
+    def test_a_vlan_has_a_name_server_of_its_own(self, host, bridged):
+        asks = "ip netns exec {} timeout 5 busybox nslookup a 10.220.10.1 2>&1 || :"
+        assert "10.220.10.2" in host.shell(asks.format("b"))
+        assert "10.220.10.2" not in host.shell(asks.format("c"))
 
     def test_drift_of_each_setting_is_reported_and_repaired(self, host, bridged):
         found = drift(
