@@ -65,6 +65,7 @@ class Survey:
     def __init__(self) -> None:
         self._entries: Sequence[Mapping[str, Any]] = ()
         self.task: dict[str, Network | None] = {}
+        self.kept = {}
         self.links = {}
         self.numbers = {}
         self.firewall_is_loaded = False
