@@ -290,6 +290,7 @@ def test_links_and_routes_are_what_ip_shows(containers, told):
         "links": {},
         "routes": [],
         "neighbours": [],
+        "dns": [],
         "rules": [],
     }
 
