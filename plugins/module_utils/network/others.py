@@ -55,8 +55,9 @@ def warnings(forwarded: Links, asked: Links) -> list[str]:
         known = hook == "input" and _PORT.search(text)
         unknown = [] if known else _unknown(links, text.split('"'))
         if unknown and _drops(objects, place.chain):
-            warn = _warning if hook == "forward" else _warning_of_questions
-            found.append(warn(place, unknown, text))
+            forward = hook == "forward"
+            warn, remedy = (_warning, _remedy) if forward else (_warning_of_questions, _remedy_of_questions)
+            found.append(warn(place, unknown, remedy(place, text, unknown[0])))
     return [*found, *_legacy_warnings(forwarded)]
 
 
@@ -128,23 +129,24 @@ def _accept(tables: str, chain: str, link: str) -> str:
     return " && ".join(f"{tables} -I {chain} -{way} {link} -j ACCEPT" for way in "io")
 
 
-def _warning(place: _Place, unknown: list[str], text: str) -> str:
+def _remedy_of_questions(place: _Place, text: str, link: str) -> str:
+    if place.table == "firewalld":
+        return _trusting(link)
+    if '"ufw-user-input"' in text or '"ufw6-user-input"' in text:
+        return f"ufw allow in on {link} to any port 53"
+    rule = f"nft insert rule {' '.join(place)} iifname {link}"
+    return " && ".join(f"{rule} {protocol} dport 53 accept" for protocol in ("udp", "tcp"))
+
+
+def _warning(place: _Place, unknown: list[str], remedy: str) -> str:
     return (
         f"The chain {place.chain} of the table {place.family} {place.table} drops what the host forwards and "
         f"does not mention {_listed(unknown)}: containers there reach nothing beyond the host and are not "
-        f"reached by their published ports, unless it lets them pass, as with "
-        f"'{_remedy(place, text, unknown[0])}'."
+        f"reached by their published ports, unless it lets them pass, as with '{remedy}'."
     )
 
 
-def _warning_of_questions(place: _Place, unknown: list[str], text: str) -> str:
-    link = unknown[0]
-    rule = f"nft insert rule {' '.join(place)} iifname {link}"
-    remedy = " && ".join(f"{rule} {protocol} dport 53 accept" for protocol in ("udp", "tcp"))
-    if place.table == "firewalld":
-        remedy = _trusting(link)
-    elif '"ufw-user-input"' in text or '"ufw6-user-input"' in text:
-        remedy = f"ufw allow in on {link} to any port 53"
+def _warning_of_questions(place: _Place, unknown: list[str], remedy: str) -> str:
     return (
         f"The chain {place.chain} of the table {place.family} {place.table} drops what the host is sent and "
         f"does not mention {_listed(unknown)}: containers there don't reach their name server, unless it "
