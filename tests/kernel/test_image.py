@@ -60,13 +60,13 @@ echo new > two/opaque/new; echo new > two/hidden/new; echo file > two/dir; echo 
 echo new > two/bin/new-tool; echo more > two/private/deep/more; echo x > two/etc/second-name
 touch two/.wh.removed two/.wh.gone two/.wh.nothing two/opaque/.wh..wh..opq two/hidden/.wh..wh..opq two/.wh.old
 find two -exec touch -h -d '2002-02-03 04:05:06.5' {} +
-(cd two; $T .wh.removed .wh.gone .wh.nothing .wh.old opaque/.wh..wh..opq opaque/new hidden/new \
+(cd two; $T . .wh.removed .wh.gone .wh.nothing .wh.old opaque/.wh..wh..opq opaque/new hidden/new \
     hidden/.wh..wh..opq dir to-dir to-dir/in bin/new-tool private/deep/more etc/second-name) > two.tar
 
 mkdir -p three/gone/back three/etc three/old; echo again > three/gone/back/x; touch three/etc/.wh.removed
 python3 -c 'import os; os.setxattr("three/old", "user.colour", b"blue")'
 find three -exec touch -h -d '2003-02-03 04:05:06.5' {} +
-(cd three; $T gone gone/back gone/back/x etc/.wh.removed old) > three.tar
+(cd three; $T . gone gone/back gone/back/x etc/.wh.removed old) > three.tar
 # Links to what a lower layer has, which GNU tar would not write without the file itself.
 python3 -c '
 import tarfile

@@ -1,7 +1,12 @@
 # Copyright: bare.containers contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How an image is unpacked by hand: the shell commands that image.py's work comes to."""
+"""How an image is unpacked by hand: the shell commands that image.py's work comes to.
+
+They go by paths, so it takes trust in the layers that nothing leaves the tree, which image.py does without.
+A directory that a layer has a file in place of goes beforehand: tar's --recursive-unlink, which is meant for
+that, takes all that there is for the entry ``./``.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +42,10 @@ for blob in $(skopeo inspect --format '{{range .Layers}}{{println .}}{{end}}' di
     | while IFS= read -r removed; do
       rm -rf "$removed"
     done
-    tar --extract --file "$blob" --exclude='.wh.*' --numeric-owner --preserve-permissions --recursive-unlink \
+    tar --list --file "$blob" | sed '/\/$/d; s|^|./|' | while IFS= read -r path; do
+      [ -L "$path" ] || [ ! -d "$path" ] || rm -r "$path"
+    done
+    tar --extract --file "$blob" --exclude='.wh.*' --numeric-owner --preserve-permissions \
       --keep-directory-symlink --xattrs --xattrs-include='user.*' --xattrs-include=security.capability
     cd STORE
     umount merged
