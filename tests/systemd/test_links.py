@@ -291,14 +291,14 @@ class TestVlans:
         """Only the port changes; a bridge with no VLANs tells none apart."""
         index = "ip -j link show bare-b"
         before = json.loads(host.shell(index))[0]["ifindex"]
-        moved = {**B, "vlan": 20, "address": "10.220.20.3/24"}
+        moved = {**B, "vlan": 20, "address": "10.220.20.3/24", "dns": "static"}
         first = converge(host, moved)[0]
         assert "bridge vlan add dev bare-b vid 20 pvid untagged" in first["commands"]
         assert json.loads(host.shell(index))[0]["ifindex"] == before
         assert reaches(host, "b", "10.220.20.2", "10.220.10.2") == ["10.220.20.2"]
         without = {
             "batch": [
-                {key: value for key, value in each.items() if not key.startswith("vlan")}
+                {key: value for key, value in each.items() if not key.startswith(("vlan", "dns"))}
                 for each in VLANS["batch"]
             ]
         }
