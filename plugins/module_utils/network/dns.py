@@ -67,8 +67,10 @@ class NameServers:
         return state
 
     def _line(self, bridge: str) -> list[str]:
-        one = next(each for each in self._survey.attachments() if each.segment == bridge)
-        subnets = sorted(self._survey.served_links()[bridge])
+        behind = [each for each in self._survey.attachments() if each.segment == bridge]
+        subnets = sorted({str(subnet) for each in behind for subnet in each.subnets})
+        # What is a matter of the bridge is declared alike for all behind it.
+        one = behind[0]
         return dnsmasq.words(bridge, names.folder(bridge), subnets, one.dns_domain, forwards=not one.internal)
 
     def _served(self) -> list[str]:

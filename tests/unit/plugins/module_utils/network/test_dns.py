@@ -15,6 +15,7 @@ from ansible_collections.bare.containers.plugins.module_utils.network import dns
 from ansible_collections.bare.containers.plugins.module_utils.network.declared import Network
 from ansible_collections.bare.containers.plugins.module_utils.network.options import OPTIONS
 from ansible_collections.bare.containers.plugins.module_utils.network.survey import Survey
+from settling import settle
 
 UNIT = "bare-dns@b.service"
 DEFAULTS = {option.name: option.default for option in OPTIONS.options}
@@ -70,15 +71,7 @@ def survey(*networks: Network, unreadable: Sequence[str] = ()) -> Survey:
 
 
 def converge(*networks: Network, unreadable: Sequence[str] = ()) -> bool:
-    resource = dns.NameServers(survey(*networks, unreadable=unreadable))
-    actual = resource.read()
-    steps = resource.plan(actual, resource.expect(actual))
-    for step in steps:
-        step.apply()
-    after = resource.read()
-    assert after == resource.expect(actual)
-    assert resource.plan(after, resource.expect(after)) == []
-    return bool(steps)
+    return settle(dns.NameServers(survey(*networks, unreadable=unreadable)))
 
 
 def test_the_service_comes_with_the_first_container_and_goes_with_the_last(called):

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.bare.containers.plugins.module_utils import systemctl
 from ansible_collections.bare.containers.plugins.module_utils.network import unit
 from ansible_collections.bare.containers.plugins.module_utils.network.unit import BootUnit, unit_lines
+from settling import settle
 
 
 @pytest.fixture
@@ -36,15 +37,7 @@ def called(monkeypatch, tmp_path):
 
 
 def converge(*names: str) -> bool:
-    resource = BootUnit(SimpleNamespace(ours_to_be=list(names)))
-    actual = resource.read()
-    steps = resource.plan(actual, resource.expect(actual))
-    for step in steps:
-        step.apply()
-    after = resource.read()
-    assert after == resource.expect(actual)
-    assert resource.plan(after, resource.expect(after)) == []
-    return bool(steps)
+    return settle(BootUnit(SimpleNamespace(ours_to_be=list(names))))
 
 
 def test_the_unit_is_enabled_with_the_first_and_gone_with_the_last(called, tmp_path):
